@@ -1,0 +1,19 @@
+//! balancer: a layer-4 TCP load balancer on Linux io_uring.
+//!
+//! The rooms, and what each may use:
+//!
+//! | room | what it is | may use |
+//! | --- | --- | --- |
+//! | [`config`] | the YAML file, read and validated | nothing of the others |
+//! | [`table`] | the immutable backend table and the pick | `observe`'s counters |
+//! | [`forward`] | the data path: workers, sessions, flows | `table` (reads), `observe` (writes), `link`, `sys` |
+//! | [`control`] | the one loop that decides: start, stop, signals | `config`, `table` (sole publisher), `observe`, `link`, `sys` |
+//! | [`link`] | bounded queues between workers and control | `sys` |
+//! | [`observe`] | counters, metrics, status | nothing of the others |
+//! | [`admin`] | the HTTP interface on the Unix socket | `observe` and `table` (reads) |
+//! | [`cli`] | one file a subcommand | everything that a user may ask for |
+//! | [`sys`] | ring, sockets, pipes, limits: the only `unsafe` | nothing of the others |
+
+pub mod config;
+pub mod observe;
+pub mod table;

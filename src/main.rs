@@ -1,0 +1,3 @@
+//! The `balancer` program.
+
+fn main() {}
