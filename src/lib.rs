@@ -15,5 +15,7 @@
 //! | [`sys`] | ring, sockets, pipes, limits: the only `unsafe` | nothing of the others |
 
 pub mod config;
+pub mod forward;
 pub mod observe;
+pub mod sys;
 pub mod table;

@@ -1,0 +1,600 @@
+//! A session: one client connection and its backend connection, as a pure state machine.
+//!
+//! One event and a clock reading go in, one operation comes out. Nothing in here holds a descriptor, a ring or a clock, so that a
+//! simulation can drive it through millions of histories. The worker carries the operations out and feeds back what came of them:
+//!
+//! ```text
+//! let mut operation = session.on(event, now);
+//! while operation != Operation::Wait {
+//!     operation = match carry_out(operation) {
+//!         Some(event) => session.on(event, now),
+//!         None => session.next(),
+//!     };
+//! }
+//! ```
+
+use super::flow::{Direction, Flow, Turn};
+use super::peer::Peer;
+use crate::observe::counters::{Closed, Refused};
+use crate::sys::socket::SignsOfLife;
+
+/// Milliseconds since the worker's start.
+pub type Millis = u64;
+
+/// No time at all: nothing is due.
+pub const NEVER: Millis = Millis::MAX;
+
+/// A client's reset is passed on after this long without progress, even if the backend has not taken what the client sent before.
+/// A client that has gone wants nothing any more; a backend's last words are worth `timeouts.half_closed`.
+const CLIENT_RESET_GRACE: Millis = 100;
+/// The longest step between two looks at an emptying send queue.
+const LONGEST_LOOK: Millis = 50;
+/// Operations still in flight this long after the end are cancelled one by one.
+const CLOSING_GRACE: Millis = 1000;
+
+/// One of a session's two ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Who connected to us.
+    Client,
+    /// Whom we connected to.
+    Backend,
+}
+
+impl Side {
+    /// The other end.
+    pub fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Backend,
+            Self::Backend => Self::Client,
+        }
+    }
+}
+
+/// An operation that stays in flight until the kernel completes it. At most one of each kind is under way for a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InFlight {
+    /// The connect to the backend.
+    Connect,
+    /// A receive, send or poll of one direction.
+    Flow(Direction),
+    /// The watch for a side's reset.
+    Watch(Side),
+}
+
+impl InFlight {
+    const ALL: [Self; 5] = [
+        Self::Connect,
+        Self::Flow(Direction::In),
+        Self::Flow(Direction::Out),
+        Self::Watch(Side::Client),
+        Self::Watch(Side::Backend),
+    ];
+
+    fn bit(self) -> u8 {
+        1 << match self {
+            Self::Connect => 0,
+            Self::Flow(direction) => 1 + direction as u8,
+            Self::Watch(side) => 3 + side as u8,
+        }
+    }
+}
+
+/// How a session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was served.
+    Closed(Closed),
+    /// It never reached a backend.
+    Refused(Refused),
+}
+
+/// What happened to a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// The client is accepted.
+    Begin,
+    /// The backend is connected.
+    Connected,
+    /// The connect failed or was cancelled.
+    ConnectFailed,
+    /// There is no backend to connect to.
+    Unserved(Refused),
+    /// A receive brought bytes into a buffer; `more`: the socket still holds some.
+    Received { direction: Direction, length: usize, size: usize, more: bool },
+    /// A receive found no free buffer.
+    NoBuffer(Direction),
+    /// A buffer may be free again.
+    BufferFree(Direction),
+    /// The source has finished sending.
+    End(Direction),
+    /// A side's connection is broken: reset, timed out, unreachable. `during`: the direction whose operation met it.
+    Broken { side: Side, during: Direction },
+    /// A send completed with `bytes` taken; `rest`: that was not all.
+    Sent { direction: Direction, bytes: usize, rest: bool },
+    /// A splice turn is over: it delivered `bytes`. `size`: fewer are a small turn.
+    Moved { direction: Direction, bytes: usize, size: usize, turn: Turn },
+    /// A poll completed.
+    Ready(Direction),
+    /// A watch completed: the side is broken.
+    Watched(Side),
+    /// A watch completed because both directions of the side are shut, which is no fault.
+    Unwatched(Side),
+    /// Bytes that a side's kernel has not acknowledged yet.
+    Backlog(Side, usize),
+    /// A side's signs of life; `None` where the kernel tells none (Unix sockets).
+    Inspected(Side, Option<SignsOfLife>),
+    /// Something may be due.
+    Deadline,
+    /// The session is to end now.
+    Stop(Closed),
+}
+
+/// What is to be done for a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// Nothing until the next event.
+    Wait,
+    /// Pick a backend and connect. Completes as `Connected`, `ConnectFailed`, or at once as `Unserved`.
+    Connect,
+    /// Receive into a buffer; `empty`: the socket is known to hold nothing. Completes as `Received`, `End`, `Broken`, `NoBuffer`.
+    Receive { direction: Direction, empty: bool },
+    /// Hear of the next free buffer, as `BufferFree`.
+    AwaitBuffer(Direction),
+    /// Send the buffer just received. Completes as `Sent` or `Broken`.
+    Send(Direction),
+    /// Park what was not taken and send it when there is room. Completes as `Sent` or `Broken`.
+    Park(Direction),
+    /// Let go of what a direction holds.
+    Discard(Direction),
+    /// A splice turn. Answered at once by `Moved`.
+    Move(Direction),
+    /// Hear when the source has bytes, as `Ready`.
+    PollReadable(Direction),
+    /// Hear when the sink has room, as `Ready`.
+    PollWritable(Direction),
+    /// Hear when a side breaks, as `Watched`.
+    Watch(Side),
+    /// Tell a side that no more will be sent.
+    Finish(Side),
+    /// Ask how much a side has not acknowledged. Answered at once by `Backlog`.
+    MeasureBacklog(Side),
+    /// Ask for a side's signs of life. Answered at once by `Inspected`.
+    Inspect(Side),
+    /// Reset a side's connection.
+    Reset(Side),
+    /// Cancel what is in flight.
+    Cancel(InFlight),
+    /// The session is over and nothing is in flight: close its descriptors, count it.
+    Close(Outcome),
+}
+
+/// The time limits of a session, fixed at its beginning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// One connect.
+    pub connect: Millis,
+    /// Backends tried.
+    pub attempts: u8,
+    /// No byte either way.
+    pub idle: Millis,
+    /// No byte after one side has finished.
+    pub half_closed: Millis,
+    /// No acknowledgement from a peer's kernel.
+    pub unresponsive: Millis,
+}
+
+/// Where a session stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// A backend is being connected. `cancelled`: the attempt has run out of time.
+    Connecting { since: Millis, attempt: u8, cancelled: bool },
+    /// Bytes flow.
+    Open,
+    /// One side is broken: what it sent is still delivered, then the other side is reset.
+    PassingOn { broken: Side, progress: Millis, backlog: usize, look: Millis, step: Millis },
+    /// All is decided; operations still in flight are waited for.
+    Closing { outcome: Outcome, since: Millis },
+}
+
+/// One client connection and its backend connection.
+#[derive(Debug)]
+pub struct Session {
+    phase: Phase,
+    flows: [Flow; 2],
+    peers: [Peer; 2],
+    limits: Limits,
+    /// When a byte last moved.
+    active: Millis,
+    /// Who finished sending first.
+    finished: Option<Side>,
+    /// The source of each direction held nothing more when it was last read.
+    empty: [bool; 2],
+    /// Bits of [`InFlight`].
+    in_flight: u8,
+    /// Bits of [`InFlight`] that are to be cancelled.
+    cancel: u8,
+    /// Bits of [`todo`].
+    todo: u16,
+}
+
+/// Operations noted for later, each for two sides or directions, in the order in which they are handed out.
+mod todo {
+    pub(super) const RESET: u16 = 0;
+    pub(super) const FINISH: u16 = 2;
+    pub(super) const WATCH: u16 = 4;
+    pub(super) const CONNECT: u16 = 6;
+    pub(super) const START: u16 = 8;
+    pub(super) const MEASURE: u16 = 10;
+    pub(super) const INSPECT: u16 = 12;
+    /// Those that make sense when all is decided.
+    pub(super) const LAST: u16 = 0b11 << RESET | 0b11 << FINISH;
+}
+
+impl Session {
+    /// A session that begins `now`; hand it [`Event::Begin`] next.
+    pub fn new(limits: Limits, now: Millis) -> Self {
+        Self {
+            phase: Phase::Connecting { since: now, attempt: 0, cancelled: false },
+            flows: Direction::BOTH.map(Flow::new),
+            peers: [Peer::default(); 2],
+            limits,
+            active: now,
+            finished: None,
+            // A client usually speaks first: its bytes wait already when the backend is connected.
+            empty: [false, true],
+            in_flight: 0,
+            cancel: 0,
+            todo: 0,
+        }
+    }
+
+    /// When the session wants to hear [`Event::Deadline`] at the latest.
+    #[inline]
+    pub fn due(&self) -> Millis {
+        match self.phase {
+            Phase::Connecting { cancelled: true, .. } => NEVER,
+            Phase::Connecting { since, .. } => since.saturating_add(self.limits.connect),
+            Phase::Open => self.silent_until().min(self.peers[0].look()).min(self.peers[1].look()),
+            Phase::PassingOn { broken, progress, look, .. } => self.give_up(broken, progress).min(look),
+            Phase::Closing { since, .. } => since.saturating_add(CLOSING_GRACE),
+        }
+    }
+
+    /// Works one event in and answers what to do first. Call [`Session::next`] until it says `Wait`.
+    #[inline]
+    pub fn on(&mut self, event: Event, now: Millis) -> Operation {
+        self.landed(event);
+        let operation = match (self.phase, event) {
+            (Phase::Closing { .. }, Event::Deadline) => {
+                self.phase_since(now);
+                self.cancel = self.in_flight;
+                Operation::Wait
+            }
+            (Phase::Closing { .. }, _) => Operation::Wait,
+            (_, Event::Received { direction, length, size, more }) => {
+                self.active = now;
+                self.empty[direction as usize] = !more;
+                self.flow(direction).received(length, size)
+            }
+            (_, Event::Sent { direction, bytes, rest }) => {
+                self.delivered(direction, bytes, now);
+                let empty = self.empty[direction as usize];
+                let operation = self.flow(direction).sent(rest, empty);
+                self.watch_if_blind(direction);
+                operation
+            }
+            (_, Event::Moved { direction, bytes, size, turn }) => self.moved(direction, bytes, size, turn, now),
+            (_, Event::Ready(direction)) => self.flow(direction).ready(),
+            (_, Event::NoBuffer(direction)) => self.flow(direction).starved(),
+            (_, Event::BufferFree(direction)) => self.flow(direction).buffer_free(),
+            (_, event) => {
+                self.rarely(event, now);
+                Operation::Wait
+            }
+        };
+        if operation == Operation::Wait { self.next() } else { self.launched(operation) }
+    }
+
+    /// What else is to be done.
+    #[inline]
+    pub fn next(&mut self) -> Operation {
+        if self.todo == 0 && self.cancel == 0 {
+            return match self.phase {
+                Phase::Closing { outcome, .. } if self.in_flight == 0 => Operation::Close(outcome),
+                _ => Operation::Wait,
+            };
+        }
+        self.next_noted()
+    }
+
+    fn next_noted(&mut self) -> Operation {
+        if let Some(what) = InFlight::ALL.into_iter().find(|what| self.cancel & what.bit() != 0) {
+            self.cancel &= !what.bit();
+            return Operation::Cancel(what);
+        }
+        let index = self.todo.trailing_zeros() as u16;
+        self.todo &= self.todo - 1;
+        let (side, direction) =
+            if index % 2 == 0 { (Side::Client, Direction::In) } else { (Side::Backend, Direction::Out) };
+        let operation = match index & !1 {
+            todo::RESET => Operation::Reset(side),
+            todo::FINISH => Operation::Finish(side),
+            todo::WATCH => Operation::Watch(side),
+            todo::CONNECT => Operation::Connect,
+            todo::START => {
+                let empty = self.empty[direction as usize];
+                self.flow(direction).next(empty)
+            }
+            todo::MEASURE => Operation::MeasureBacklog(side),
+            _ => Operation::Inspect(side),
+        };
+        self.launched(operation)
+    }
+
+    /// Events that come a few times in a session's life.
+    fn rarely(&mut self, event: Event, now: Millis) {
+        match event {
+            Event::Begin => self.note(todo::CONNECT, Side::Client),
+            Event::Connected => {
+                self.phase = Phase::Open;
+                self.active = now;
+                self.note(todo::START, Side::Client);
+                self.note(todo::START, Side::Backend);
+            }
+            Event::ConnectFailed => self.connect_failed(now),
+            Event::Unserved(reason) => self.close(Outcome::Refused(reason), now),
+            Event::End(direction) => self.ended(direction, now),
+            Event::Broken { side, during } => self.broken(side, Some(during), now),
+            Event::Watched(side) => self.broken(side, None, now),
+            Event::Backlog(side, bytes) => self.backlog(side, bytes, now),
+            Event::Inspected(side, signs) => {
+                if self.peers[side as usize].unresponsive(signs, now, self.limits.unresponsive) {
+                    self.close(Outcome::Closed(Closed::Unresponsive), now);
+                }
+            }
+            Event::Deadline => self.deadline(now),
+            Event::Stop(reason) => self.close(Outcome::Closed(reason), now),
+            _ => {}
+        }
+        if event == Event::Begin {
+            self.note(todo::WATCH, Side::Client);
+        }
+    }
+
+    fn connect_failed(&mut self, now: Millis) {
+        if let Phase::Connecting { attempt, .. } = self.phase {
+            if attempt + 1 < self.limits.attempts {
+                self.phase = Phase::Connecting { since: now, attempt: attempt + 1, cancelled: false };
+                self.note(todo::CONNECT, Side::Client);
+            } else {
+                self.close(Outcome::Refused(Refused::ConnectFailed), now);
+            }
+        }
+    }
+
+    fn moved(&mut self, direction: Direction, bytes: usize, size: usize, turn: Turn, now: Millis) -> Operation {
+        self.delivered(direction, bytes, now);
+        match turn {
+            Turn::End => self.ended(direction, now),
+            Turn::SourceBroken => self.broken(direction.source(), Some(direction), now),
+            Turn::SinkBroken => self.broken(direction.sink(), Some(direction), now),
+            Turn::Drained | Turn::SinkFull | Turn::NoPipe => {
+                let operation = self.flow(direction).moved(bytes, size, turn);
+                self.watch_if_blind(direction);
+                return operation;
+            }
+        }
+        Operation::Wait
+    }
+
+    /// The sink's kernel took `bytes`.
+    fn delivered(&mut self, direction: Direction, bytes: usize, now: Millis) {
+        if bytes == 0 {
+            return;
+        }
+        self.active = now;
+        if let Phase::PassingOn { progress, .. } = &mut self.phase {
+            *progress = now;
+        } else if self.peers[direction.sink() as usize].wrote(bytes, now, self.limits.unresponsive) {
+            self.note(todo::MEASURE, direction.sink());
+        }
+    }
+
+    /// The source has finished and all that it sent is delivered.
+    fn ended(&mut self, direction: Direction, now: Millis) {
+        match self.phase {
+            Phase::Open => {
+                self.flow(direction).end();
+                self.active = now;
+                let first = *self.finished.get_or_insert(direction.source());
+                self.note(todo::FINISH, direction.sink());
+                if self.flows.iter().all(Flow::ended) {
+                    let reason = if first == Side::Client { Closed::Client } else { Closed::Backend };
+                    self.decided(Outcome::Closed(reason), now);
+                } else {
+                    self.watch_if_blind(direction);
+                }
+            }
+            // The end of a broken side's bytes: what comes after them is the reset.
+            Phase::PassingOn { broken, .. } if broken == direction.source() => self.drained(direction),
+            _ => {}
+        }
+    }
+
+    /// A side's connection is broken; `during`: an operation of that direction met it, not the watch.
+    fn broken(&mut self, side: Side, during: Option<Direction>, now: Millis) {
+        let (from, towards) = (Direction::from(side), Direction::from(side.other()));
+        match self.phase {
+            Phase::Connecting { .. } => self.close(Outcome::Closed(reset_by(side)), now),
+            Phase::Open => {
+                self.flow(towards).cut();
+                self.phase =
+                    Phase::PassingOn { broken: side, progress: now, backlog: usize::MAX, look: NEVER, step: 1 };
+                if during == Some(from) || self.flow(from).over() {
+                    self.drained(from);
+                }
+            }
+            Phase::PassingOn { broken, .. } if broken != side => self.close(Outcome::Closed(reset_by(broken)), now),
+            Phase::PassingOn { .. } if during == Some(from) => self.drained(from),
+            Phase::PassingOn { .. } | Phase::Closing { .. } => {}
+        }
+    }
+
+    /// All that the broken side sent is written; now its way to the other side's kernel is watched.
+    fn drained(&mut self, direction: Direction) {
+        self.flow(direction).cut();
+        self.note(todo::MEASURE, direction.sink());
+    }
+
+    fn backlog(&mut self, side: Side, bytes: usize, now: Millis) {
+        match &mut self.phase {
+            Phase::PassingOn { broken, progress, backlog, look, step } if *broken != side => {
+                if bytes == 0 {
+                    let outcome = Outcome::Closed(reset_by(*broken));
+                    return self.close(outcome, now);
+                }
+                if bytes < *backlog {
+                    *progress = now;
+                    *backlog = bytes;
+                }
+                *look = now + *step;
+                *step = (*step * 2).min(LONGEST_LOOK);
+            }
+            Phase::Open => self.peers[side as usize].measured(bytes),
+            _ => {}
+        }
+    }
+
+    fn deadline(&mut self, now: Millis) {
+        match self.phase {
+            Phase::Connecting { since, attempt, cancelled: false }
+                if now >= since.saturating_add(self.limits.connect) =>
+            {
+                self.phase = Phase::Connecting { since, attempt, cancelled: true };
+                self.cancel |= InFlight::Connect.bit() & self.in_flight;
+            }
+            Phase::Open if now >= self.silent_until() => {
+                let reason = if self.finished.is_some() { Closed::HalfClosed } else { Closed::Idle };
+                self.close(Outcome::Closed(reason), now);
+            }
+            Phase::Open => {
+                for side in [Side::Client, Side::Backend] {
+                    if self.peers[side as usize].look() <= now {
+                        self.note(todo::INSPECT, side);
+                    }
+                }
+            }
+            Phase::PassingOn { broken, progress, .. } if now >= self.give_up(broken, progress) => {
+                self.close(Outcome::Closed(reset_by(broken)), now);
+            }
+            Phase::PassingOn { broken, progress, backlog, look, step } if now >= look => {
+                self.phase = Phase::PassingOn { broken, progress, backlog, look: NEVER, step };
+                self.note(todo::MEASURE, broken.other());
+            }
+            Phase::Connecting { .. } | Phase::PassingOn { .. } | Phase::Closing { .. } => {}
+        }
+    }
+
+    /// Ends the session with a reset of both sides: whatever cuts a session short must not look like a clean end.
+    fn close(&mut self, outcome: Outcome, now: Millis) {
+        let connecting = matches!(self.phase, Phase::Connecting { .. });
+        self.todo = 0;
+        self.decided(outcome, now);
+        self.note(todo::RESET, Side::Client);
+        if connecting {
+            self.cancel |= InFlight::Connect.bit() & self.in_flight;
+        } else {
+            self.note(todo::RESET, Side::Backend);
+        }
+    }
+
+    fn decided(&mut self, outcome: Outcome, now: Millis) {
+        self.phase = Phase::Closing { outcome, since: now };
+        self.todo &= todo::LAST;
+    }
+
+    fn phase_since(&mut self, now: Millis) {
+        if let Phase::Closing { since, .. } = &mut self.phase {
+            *since = now;
+        }
+    }
+
+    /// When the session ends if no byte moves.
+    fn silent_until(&self) -> Millis {
+        self.active.saturating_add(if self.finished.is_some() { self.limits.half_closed } else { self.limits.idle })
+    }
+
+    /// When a reset is passed on although not everything before it is delivered.
+    fn give_up(&self, broken: Side, progress: Millis) -> Millis {
+        let grace = if broken == Side::Client { CLIENT_RESET_GRACE } else { self.limits.half_closed };
+        progress.saturating_add(grace)
+    }
+
+    /// While nothing reads from a side, a watch must, or its reset goes unseen.
+    #[inline]
+    fn watch_if_blind(&mut self, direction: Direction) {
+        let side = direction.source();
+        if self.flow(direction).blind()
+            && self.in_flight & InFlight::Watch(side).bit() == 0
+            && self.phase == Phase::Open
+        {
+            self.note(todo::WATCH, side);
+        }
+    }
+
+    #[inline]
+    fn flow(&mut self, direction: Direction) -> &mut Flow {
+        &mut self.flows[direction as usize]
+    }
+
+    fn note(&mut self, operation: u16, side: Side) {
+        self.todo |= 1 << (operation + side as u16);
+    }
+
+    /// Marks an operation as in flight, if it is one that stays there.
+    #[inline]
+    fn launched(&mut self, operation: Operation) -> Operation {
+        let what = match operation {
+            Operation::Connect => InFlight::Connect,
+            Operation::Receive { direction, .. }
+            | Operation::Send(direction)
+            | Operation::Park(direction)
+            | Operation::PollReadable(direction)
+            | Operation::PollWritable(direction) => InFlight::Flow(direction),
+            Operation::Watch(side) => InFlight::Watch(side),
+            _ => return operation,
+        };
+        debug_assert!(self.in_flight & what.bit() == 0, "{operation:?} while one is in flight: {self:?}");
+        self.in_flight |= what.bit();
+        operation
+    }
+
+    /// Marks what an event completes as no longer in flight.
+    #[inline]
+    fn landed(&mut self, event: Event) {
+        let what = match event {
+            Event::Connected | Event::ConnectFailed | Event::Unserved(_) => InFlight::Connect,
+            Event::Received { direction, .. }
+            | Event::NoBuffer(direction)
+            | Event::End(direction)
+            | Event::Broken { during: direction, .. }
+            | Event::Sent { direction, .. }
+            | Event::Ready(direction) => InFlight::Flow(direction),
+            Event::Watched(side) | Event::Unwatched(side) => InFlight::Watch(side),
+            _ => return,
+        };
+        debug_assert!(self.in_flight & what.bit() != 0, "{event:?} out of the blue: {self:?}");
+        self.in_flight &= !what.bit();
+        self.cancel &= !what.bit();
+    }
+}
+
+fn reset_by(side: Side) -> Closed {
+    match side {
+        Side::Client => Closed::ClientReset,
+        Side::Backend => Closed::BackendReset,
+    }
+}
+
+const _: () = assert!(size_of::<Session>() <= 256);

@@ -1,0 +1,11 @@
+//! The kernel's side: ring, buffers, sockets, pipes and the process's limits. The only room where `unsafe` may stand.
+#![expect(unsafe_code, reason = "the kernel's interfaces are made safe here, once, for every other room")]
+
+pub mod buffers;
+pub mod features;
+pub mod pipe;
+pub mod process;
+pub mod ring;
+pub mod socket;
+
+pub use rustix::io::Errno;
