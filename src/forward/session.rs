@@ -8,7 +8,7 @@
 //! while operation != Operation::Wait {
 //!     operation = match carry_out(operation) {
 //!         Some(event) => session.on(event, now),
-//!         None => session.next(),
+//!         None => session.then(),
 //!     };
 //! }
 //! ```
@@ -100,20 +100,50 @@ pub enum Event {
     ConnectFailed,
     /// There is no backend to connect to.
     Unserved(Refused),
-    /// A receive brought bytes into a buffer; `more`: the socket still holds some.
-    Received { direction: Direction, length: usize, size: usize, more: bool },
+    /// A receive brought bytes into a buffer.
+    Received {
+        /// Where the bytes flow.
+        direction: Direction,
+        /// How many there are.
+        length: usize,
+        /// How many would have fitted.
+        size: usize,
+        /// The socket still holds some.
+        more: bool,
+    },
     /// A receive found no free buffer.
     NoBuffer(Direction),
     /// A buffer may be free again.
     BufferFree(Direction),
     /// The source has finished sending.
     End(Direction),
-    /// A side's connection is broken: reset, timed out, unreachable. `during`: the direction whose operation met it.
-    Broken { side: Side, during: Direction },
-    /// A send completed with `bytes` taken; `rest`: that was not all.
-    Sent { direction: Direction, bytes: usize, rest: bool },
-    /// A splice turn is over: it delivered `bytes`. `size`: fewer are a small turn.
-    Moved { direction: Direction, bytes: usize, size: usize, turn: Turn },
+    /// A side's connection is broken: reset, timed out, unreachable.
+    Broken {
+        /// Whose connection.
+        side: Side,
+        /// The direction whose operation met it, and is complete.
+        during: Direction,
+    },
+    /// A send completed.
+    Sent {
+        /// Where the bytes flow.
+        direction: Direction,
+        /// How many the sink's kernel took.
+        bytes: usize,
+        /// That was not all.
+        rest: bool,
+    },
+    /// A splice turn is over.
+    Moved {
+        /// Where the bytes flow.
+        direction: Direction,
+        /// How many were delivered.
+        bytes: usize,
+        /// Fewer than this are a small turn.
+        size: usize,
+        /// What ended it.
+        turn: Turn,
+    },
     /// A poll completed.
     Ready(Direction),
     /// A watch completed: the side is broken.
@@ -137,8 +167,13 @@ pub enum Operation {
     Wait,
     /// Pick a backend and connect. Completes as `Connected`, `ConnectFailed`, or at once as `Unserved`.
     Connect,
-    /// Receive into a buffer; `empty`: the socket is known to hold nothing. Completes as `Received`, `End`, `Broken`, `NoBuffer`.
-    Receive { direction: Direction, empty: bool },
+    /// Receive into a buffer. Completes as `Received`, `End`, `Broken`, `NoBuffer`.
+    Receive {
+        /// Where the bytes flow.
+        direction: Direction,
+        /// The socket is known to hold nothing.
+        empty: bool,
+    },
     /// Hear of the next free buffer, as `BufferFree`.
     AwaitBuffer(Direction),
     /// Send the buffer just received. Completes as `Sent` or `Broken`.
@@ -261,7 +296,7 @@ impl Session {
         }
     }
 
-    /// Works one event in and answers what to do first. Call [`Session::next`] until it says `Wait`.
+    /// Works one event in and answers what to do first. Call [`Session::then`] until it says `Wait`.
     #[inline]
     pub fn on(&mut self, event: Event, now: Millis) -> Operation {
         self.landed(event);
@@ -293,22 +328,22 @@ impl Session {
                 Operation::Wait
             }
         };
-        if operation == Operation::Wait { self.next() } else { self.launched(operation) }
+        if operation == Operation::Wait { self.then() } else { self.launched(operation) }
     }
 
     /// What else is to be done.
     #[inline]
-    pub fn next(&mut self) -> Operation {
+    pub fn then(&mut self) -> Operation {
         if self.todo == 0 && self.cancel == 0 {
             return match self.phase {
                 Phase::Closing { outcome, .. } if self.in_flight == 0 => Operation::Close(outcome),
                 _ => Operation::Wait,
             };
         }
-        self.next_noted()
+        self.noted()
     }
 
-    fn next_noted(&mut self) -> Operation {
+    fn noted(&mut self) -> Operation {
         if let Some(what) = InFlight::ALL.into_iter().find(|what| self.cancel & what.bit() != 0) {
             self.cancel &= !what.bit();
             return Operation::Cancel(what);
@@ -316,7 +351,7 @@ impl Session {
         let index = self.todo.trailing_zeros() as u16;
         self.todo &= self.todo - 1;
         let (side, direction) =
-            if index % 2 == 0 { (Side::Client, Direction::In) } else { (Side::Backend, Direction::Out) };
+            if index.is_multiple_of(2) { (Side::Client, Direction::In) } else { (Side::Backend, Direction::Out) };
         let operation = match index & !1 {
             todo::RESET => Operation::Reset(side),
             todo::FINISH => Operation::Finish(side),
@@ -348,11 +383,7 @@ impl Session {
             Event::Broken { side, during } => self.broken(side, Some(during), now),
             Event::Watched(side) => self.broken(side, None, now),
             Event::Backlog(side, bytes) => self.backlog(side, bytes, now),
-            Event::Inspected(side, signs) => {
-                if self.peers[side as usize].unresponsive(signs, now, self.limits.unresponsive) {
-                    self.close(Outcome::Closed(Closed::Unresponsive), now);
-                }
-            }
+            Event::Inspected(side, signs) => self.inspected(side, signs, now),
             Event::Deadline => self.deadline(now),
             Event::Stop(reason) => self.close(Outcome::Closed(reason), now),
             _ => {}
@@ -407,7 +438,7 @@ impl Session {
             Phase::Open => {
                 self.flow(direction).end();
                 self.active = now;
-                let first = *self.finished.get_or_insert(direction.source());
+                let first = *self.finished.get_or_insert_with(|| direction.source());
                 self.note(todo::FINISH, direction.sink());
                 if self.flows.iter().all(Flow::ended) {
                     let reason = if first == Side::Client { Closed::Client } else { Closed::Backend };
@@ -463,6 +494,12 @@ impl Session {
             }
             Phase::Open => self.peers[side as usize].measured(bytes),
             _ => {}
+        }
+    }
+
+    fn inspected(&mut self, side: Side, signs: Option<SignsOfLife>, now: Millis) {
+        if self.peers[side as usize].unresponsive(signs, now, self.limits.unresponsive) {
+            self.close(Outcome::Closed(Closed::Unresponsive), now);
         }
     }
 
