@@ -16,6 +16,7 @@
 
 pub mod config;
 pub mod forward;
+pub mod link;
 pub mod observe;
 pub mod sys;
 pub mod table;

@@ -1,5 +1,16 @@
 //! The fast room: workers that accept clients, connect backends and move bytes.
 
+mod deadlines;
 pub mod flow;
+mod listener;
 mod peer;
+mod pipes;
+mod resources;
 pub mod session;
+mod slot;
+mod splice;
+mod token;
+mod worker;
+
+pub use self::pipes::PIPES;
+pub use self::worker::{Fault, Share, Worker};

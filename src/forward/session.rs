@@ -296,6 +296,11 @@ impl Session {
         }
     }
 
+    /// The attempt to connect that is under way has run out of time and is being cancelled.
+    pub fn connect_timed_out(&self) -> bool {
+        matches!(self.phase, Phase::Connecting { cancelled: true, .. })
+    }
+
     /// Works one event in and answers what to do first. Call [`Session::then`] until it says `Wait`.
     #[inline]
     pub fn on(&mut self, event: Event, now: Millis) -> Operation {

@@ -30,6 +30,8 @@ pub struct Buffers {
     mapping: NonNull<u8>,
     /// The next free place in the buffer ring (wraps around).
     tail: u16,
+    /// Buffers that the program owns now.
+    out: u16,
     /// Free buffers where there is no buffer ring; `None` where the kernel takes them from the ring.
     free: Option<Vec<u16>>,
 }
@@ -52,12 +54,13 @@ impl Buffers {
             return Err(io::Error::last_os_error());
         }
         let mapping = NonNull::new(address.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        let mut buffers = Self { mapping, tail: 0, free: None };
+        let mut buffers = Self { mapping, tail: 0, out: 0, free: None };
         if provided {
             // SAFETY: the entries lie at the start of the mapping, page-aligned, and the mapping is never unmapped.
             unsafe {
                 ring.submitter().register_buf_ring_with_flags(address as u64, BUFFERS, GROUP, 0)?;
             }
+            buffers.out = BUFFERS;
             (0..BUFFERS).for_each(|buffer| buffers.release(Buffer(buffer)));
         } else {
             buffers.free = Some((0..BUFFERS).rev().collect());
@@ -66,18 +69,30 @@ impl Buffers {
     }
 
     /// The buffer that a completion names by its number in the group, filled by the kernel and now the program's.
-    pub(super) fn completed(&self, number: u16) -> Option<Buffer> {
-        (number < BUFFERS && self.free.is_none()).then_some(Buffer(number))
+    pub(super) fn completed(&mut self, number: u16) -> Option<Buffer> {
+        if number >= BUFFERS || self.free.is_some() {
+            return None;
+        }
+        self.out += 1;
+        Some(Buffer(number))
+    }
+
+    /// How many buffers are free now.
+    pub fn free(&self) -> usize {
+        usize::from(BUFFERS - self.out)
     }
 
     /// A free buffer, where there is no buffer ring. `None` if all are in use.
     pub fn take(&mut self) -> Option<Buffer> {
-        self.free.as_mut()?.pop().map(Buffer)
+        let buffer = self.free.as_mut()?.pop()?;
+        self.out += 1;
+        Some(Buffer(buffer))
     }
 
     /// Gives a buffer back.
     #[expect(clippy::needless_pass_by_value, reason = "the buffer is given away")]
     pub fn release(&mut self, buffer: Buffer) {
+        self.out -= 1;
         if let Some(free) = &mut self.free {
             free.push(buffer.0);
             return;

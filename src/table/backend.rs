@@ -86,6 +86,13 @@ impl<T: HasPlaces> Lease<T> {
     }
 }
 
+impl<T: HasPlaces> Lease<T> {
+    /// Whose place it is.
+    pub fn owner(&self) -> &Arc<T> {
+        &self.0
+    }
+}
+
 impl<T: HasPlaces> std::ops::Deref for Lease<T> {
     type Target = T;
 

@@ -1,0 +1,120 @@
+//! A worker's listeners: accepting is always armed, except while descriptors are short.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use super::session::{Millis, NEVER};
+use super::token::Token;
+use crate::link::Listener;
+use crate::sys::ring::Ring;
+use crate::sys::{Errno, socket};
+
+/// When descriptors are short, accepting is tried again so often.
+const RETRY: Millis = 250;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Accepting,
+    /// Descriptors are short.
+    Paused {
+        until: Millis,
+    },
+    Stopping,
+}
+
+/// All listeners of one worker, by number.
+#[derive(Debug, Default)]
+pub(super) struct Listeners(Vec<Option<(Listener, State)>>);
+
+impl Listeners {
+    /// None is open.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.iter().all(Option::is_none)
+    }
+
+    /// Accepts clients on one more.
+    pub(super) fn adopt(&mut self, listener: Listener, ring: &mut Ring) {
+        ring.accept(Token::Accept(self.0.len() as u32).pack(), listener.socket.as_fd());
+        self.0.push(Some((listener, State::Accepting)));
+    }
+
+    /// The index of the service that a listener serves.
+    pub(super) fn serves(&self, number: u32) -> Option<usize> {
+        let (listener, _) = self.0.get(number as usize)?.as_ref()?;
+        Some(listener.service)
+    }
+
+    /// An accept has ended: arms the next one, later if descriptors are short. Answers what was short.
+    ///
+    /// # Errors
+    /// The listener is of no use any more.
+    pub(super) fn ended(
+        &mut self,
+        number: u32,
+        error: Option<Errno>,
+        now: Millis,
+        ring: &mut Ring,
+    ) -> Result<Option<Errno>, Errno> {
+        let Some(Some((listener, state))) = self.0.get_mut(number as usize) else { return Ok(None) };
+        if *state == State::Stopping {
+            return Ok(None);
+        }
+        match error {
+            Some(short @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
+                *state = State::Paused { until: now + RETRY };
+                return Ok(Some(short));
+            }
+            Some(unusable @ (Errno::BADF | Errno::INVAL | Errno::NOTSOCK | Errno::OPNOTSUPP)) => return Err(unusable),
+            // Everything else concerns the connection that could not be accepted: accept(2).
+            _ => ring.accept(Token::Accept(number).pack(), listener.socket.as_fd()),
+        }
+        Ok(None)
+    }
+
+    /// When [`Listeners::retry`] has something to do.
+    pub(super) fn due(&self) -> Millis {
+        let until = |entry: &Option<(Listener, State)>| match entry {
+            Some((_, State::Paused { until })) => *until,
+            _ => NEVER,
+        };
+        self.0.iter().map(until).min().unwrap_or(NEVER)
+    }
+
+    /// Accepts again where descriptors were short.
+    pub(super) fn retry(&mut self, now: Millis, ring: &mut Ring) {
+        for (number, entry) in self.0.iter_mut().enumerate() {
+            if let Some((listener, state @ State::Paused { .. })) = entry
+                && matches!(state, State::Paused { until } if *until <= now)
+            {
+                *state = State::Accepting;
+                ring.accept(Token::Accept(number as u32).pack(), listener.socket.as_fd());
+            }
+        }
+    }
+
+    /// Accepts no more. Each listener ends with a completion of its accept.
+    pub(super) fn stop(&mut self, ring: &mut Ring) {
+        for (number, entry) in self.0.iter_mut().enumerate() {
+            match entry {
+                Some((_, state @ State::Accepting)) => {
+                    *state = State::Stopping;
+                    ring.cancel(Token::Nobody.pack(), Token::Accept(number as u32).pack());
+                }
+                Some((_, State::Paused { .. })) => *entry = None,
+                _ => {}
+            }
+        }
+    }
+
+    /// A connection that waits on a listener that is stopping.
+    pub(super) fn waiting(&self, number: u32) -> Option<OwnedFd> {
+        let (listener, _) = self.0.get(number as usize)?.as_ref()?;
+        socket::accept_waiting(listener.socket.as_fd()).ok()
+    }
+
+    /// Closes a listener on which nobody waits any more.
+    pub(super) fn close(&mut self, number: u32) {
+        if let Some(entry) = self.0.get_mut(number as usize) {
+            *entry = None;
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What all sessions of a worker share: ring, pipes, the table, the clock's last reading, counters, the way to report.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::{ArcSwap, Cache};
+
+use super::pipes::Pipes;
+use super::session::{Millis, NEVER};
+use crate::link::{Report, Reports};
+use crate::observe::counters::{PerWorker, WorkerCounters};
+use crate::sys::ring::Ring;
+use crate::table::Table;
+
+/// A kind of report that a client can cause; each is told at most once a second.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Cause {
+    ConnectFailed,
+    LocalFault,
+    Refused,
+}
+
+/// See the module.
+pub(super) struct Resources {
+    pub(super) worker: usize,
+    pub(super) ring: Ring,
+    pub(super) pipes: Pipes,
+    pub(super) table: Cache<Arc<ArcSwap<Table>>, Arc<Table>>,
+    pub(super) counters: Arc<PerWorker<WorkerCounters>>,
+    reports: Reports,
+    /// Each new session is reported.
+    pub(super) narrate: bool,
+    /// When a report of each [`Cause`] may be told again.
+    quiet_until: [Millis; 3],
+    started: Instant,
+    /// The clock's reading at this turn of the loop.
+    pub(super) now: Millis,
+    /// The same in microseconds.
+    pub(super) micros: u64,
+}
+
+impl Resources {
+    pub(super) fn new(
+        worker: usize,
+        ring: Ring,
+        pipes: Pipes,
+        table: &Arc<ArcSwap<Table>>,
+        counters: Arc<PerWorker<WorkerCounters>>,
+        reports: Reports,
+        narrate: bool,
+    ) -> Self {
+        Self {
+            worker,
+            ring,
+            pipes,
+            table: Cache::new(Arc::clone(table)),
+            counters,
+            reports,
+            narrate,
+            quiet_until: [0; 3],
+            started: Instant::now(),
+            now: 0,
+            micros: 0,
+        }
+    }
+
+    /// Reads the clock: once a turn of the loop.
+    pub(super) fn read_clock(&mut self) {
+        self.micros = self.started.elapsed().as_micros() as u64;
+        self.now = self.micros / 1000;
+    }
+
+    /// How long to wait until `due`.
+    pub(super) fn until(&self, due: Millis) -> Option<Duration> {
+        (due != NEVER).then(|| Duration::from_micros(due.saturating_mul(1000).saturating_sub(self.micros)))
+    }
+
+    /// Tells the control plane. A full queue drops it: the worker never waits.
+    pub(super) fn report(&self, report: Report) {
+        let _ = self.reports.try_send(report);
+    }
+
+    /// Tells what a client can cause, at most once a second a cause.
+    pub(super) fn report_rarely(&mut self, cause: Cause, report: impl FnOnce() -> Report) {
+        let quiet_until = &mut self.quiet_until[cause as usize];
+        if self.now >= *quiet_until {
+            *quiet_until = self.now + 1000;
+            self.report(report());
+        }
+    }
+
+    /// What this worker counts of itself.
+    pub(super) fn own_counters(&self) -> &WorkerCounters {
+        self.counters.of(self.worker)
+    }
+}

@@ -1,0 +1,401 @@
+//! A session's place in the worker: its descriptors, what it holds, its leases; and how its operations are carried out.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use super::flow::Direction;
+use super::resources::{Cause, Resources};
+use super::session::{Event, InFlight, Limits, Operation, Outcome, Session, Side};
+use super::splice;
+use super::token::{Token, What};
+use crate::link::Report;
+use crate::observe::counters::{BackendCounters, Refused};
+use crate::sys::buffers::{BUFFER_SIZE, Buffer};
+use crate::sys::pipe::Pipe;
+use crate::sys::ring::{Completion, Parking, Readiness};
+use crate::sys::{Errno, socket};
+use crate::table::{Backend, Lease, Places, ServiceState, Unpicked};
+
+/// What one direction holds. An idle one holds nothing.
+#[derive(Debug)]
+pub(super) enum Held {
+    Nothing,
+    /// Received, not all sent yet.
+    Buffer {
+        buffer: Buffer,
+        from: usize,
+        length: usize,
+    },
+    /// The sink is slow.
+    Parked(Parking),
+    /// Bulk flows, the sink is full.
+    Pipe(Pipe),
+}
+
+/// A session and all that belongs to it.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) session: Session,
+    pub(super) number: u32,
+    pub(super) generation: u32,
+    client: OwnedFd,
+    backend_socket: Option<OwnedFd>,
+    held: [Held; 2],
+    /// What is in flight for each direction.
+    flying: [What; 2],
+    /// Index in the table.
+    service_index: usize,
+    service: Lease<ServiceState>,
+    backend: Option<Lease<Backend>>,
+    /// Backends that have failed this client.
+    tried: Vec<Arc<Backend>>,
+    /// The last failure was this machine's own.
+    local_fault: bool,
+    begun: u64,
+    connecting_since: u64,
+    _process: Lease<Places>,
+}
+
+/// Who is accepted, and for whom.
+pub(super) struct Accepted {
+    pub(super) client: OwnedFd,
+    pub(super) service_index: usize,
+    pub(super) service: Lease<ServiceState>,
+    pub(super) process: Lease<Places>,
+}
+
+impl Slot {
+    pub(super) fn new(accepted: Accepted, number: u32, generation: u32, limits: Limits, io: &Resources) -> Self {
+        Self {
+            session: Session::new(limits, io.now),
+            number,
+            generation,
+            client: accepted.client,
+            backend_socket: None,
+            held: [Held::Nothing, Held::Nothing],
+            flying: Direction::BOTH.map(What::Receive),
+            service_index: accepted.service_index,
+            service: accepted.service,
+            backend: None,
+            tried: Vec::new(),
+            local_fault: false,
+            begun: io.micros,
+            connecting_since: io.micros,
+            _process: accepted.process,
+        }
+    }
+
+    /// Carries an operation out. What is answered at once comes back as an event; everything else completes through the ring.
+    #[inline]
+    pub(super) fn carry_out(&mut self, operation: Operation, io: &mut Resources) -> Option<Event> {
+        match operation {
+            Operation::Receive { direction, empty } => {
+                let token = self.fly(What::Receive(direction));
+                io.ring.receive(token, self.socket(direction.source())?, empty);
+            }
+            Operation::Send(direction) => {
+                let token = self.fly(What::Send(direction));
+                let socket = self.socket(direction.sink())?;
+                if let Held::Buffer { buffer, from, length } = &self.held[direction as usize] {
+                    io.ring.send(token, socket, buffer, *from, *length);
+                }
+            }
+            Operation::Park(direction) => self.park(direction, io),
+            Operation::Move(direction) => return Some(self.turn(direction, io)),
+            Operation::PollReadable(direction) => {
+                let token = self.fly(What::Poll(direction));
+                io.ring.poll(token, self.socket(direction.source())?, Readiness::Readable);
+            }
+            Operation::PollWritable(direction) => {
+                let token = self.fly(What::Poll(direction));
+                io.ring.poll(token, self.socket(direction.sink())?, Readiness::Writable);
+            }
+            Operation::Watch(side) => {
+                let token = self.token(What::Watch(side));
+                io.ring.poll(token, self.socket(side)?, Readiness::Broken);
+            }
+            Operation::Connect => return self.connect(io),
+            Operation::Finish(side) => {
+                // A side that is gone cannot be told; its watch or its receive says so.
+                let _ = socket::finish(self.socket(side)?);
+            }
+            Operation::Reset(side) => socket::reset(self.socket(side)?),
+            Operation::Discard(direction) => self.let_go(direction, io),
+            Operation::MeasureBacklog(side) => {
+                return Some(Event::Backlog(side, socket::unacknowledged(self.socket(side)?)));
+            }
+            Operation::Inspect(side) => return Some(Event::Inspected(side, socket::signs_of_life(self.socket(side)?))),
+            Operation::Cancel(what) => {
+                let what = match what {
+                    InFlight::Connect => What::Connect,
+                    InFlight::Flow(direction) => self.flying[direction as usize],
+                    InFlight::Watch(side) => What::Watch(side),
+                };
+                io.ring.cancel(Token::Nobody.pack(), self.token(what));
+            }
+            Operation::AwaitBuffer(_) | Operation::Wait | Operation::Close(_) => {}
+        }
+        None
+    }
+
+    /// Turns a completion into the event that the session understands.
+    #[inline]
+    pub(super) fn completed(&mut self, what: What, completion: Completion, io: &mut Resources) -> Event {
+        match what {
+            What::Receive(direction) => self.received(direction, completion, io),
+            What::Send(direction) => self.sent(direction, completion, io),
+            What::SendParked(direction) => {
+                let sent = match completion.result() {
+                    Ok(sent) => sent as usize,
+                    Err(error) if passes(error) => 0,
+                    Err(_) => return Event::Broken { side: direction.sink(), during: direction },
+                };
+                let left = match self.held[direction as usize] {
+                    Held::Parked(parking) => io.ring.unpark(parking, sent, false),
+                    _ => 0,
+                };
+                if left == 0 {
+                    self.held[direction as usize] = Held::Nothing;
+                }
+                self.count(direction, sent, io);
+                Event::Sent { direction, bytes: sent, rest: left > 0 }
+            }
+            What::Poll(direction) => Event::Ready(direction),
+            What::Watch(side) => match completion.result() {
+                Ok(events) if events & libc::POLLERR as u32 != 0 => Event::Watched(side),
+                _ => Event::Unwatched(side),
+            },
+            What::Connect => self.connected(completion, io),
+        }
+    }
+
+    /// The session is over: counts it and gives back all that it held.
+    pub(super) fn retire(mut self, outcome: Outcome, io: &mut Resources) {
+        Direction::BOTH.into_iter().for_each(|direction| self.let_go(direction, io));
+        let counters = self.service.counters.of(io.worker);
+        match outcome {
+            Outcome::Closed(reason) => {
+                counters.closed[reason as usize].add(1);
+                counters.duration.record(io.micros - self.begun);
+            }
+            Outcome::Refused(reason) => {
+                let local = self.local_fault && reason == Refused::ConnectFailed;
+                let reason = if local { Refused::Descriptors } else { reason };
+                counters.refused[reason as usize].add(1);
+                let service = &self.service.name;
+                io.report_rarely(Cause::Refused, || Report::Refused { service: Arc::clone(service), reason });
+            }
+        }
+        io.ring.close(Token::Nobody.pack(), self.client);
+        if let Some(socket) = self.backend_socket {
+            io.ring.close(Token::Nobody.pack(), socket);
+        }
+    }
+
+    fn socket(&self, side: Side) -> Option<BorrowedFd<'_>> {
+        match side {
+            Side::Client => Some(self.client.as_fd()),
+            Side::Backend => self.backend_socket.as_ref().map(AsFd::as_fd),
+        }
+    }
+
+    fn token(&self, what: What) -> u64 {
+        Token::Session { slot: self.number, generation: self.generation, what }.pack()
+    }
+
+    fn fly(&mut self, what: What) -> u64 {
+        if let What::Receive(direction) | What::Send(direction) | What::SendParked(direction) | What::Poll(direction) =
+            what
+        {
+            self.flying[direction as usize] = what;
+        }
+        self.token(what)
+    }
+
+    fn received(&mut self, direction: Direction, completion: Completion, io: &mut Resources) -> Event {
+        let Some(socket) = self.socket(direction.source()) else {
+            return Event::End(direction);
+        };
+        match io.ring.received(completion, socket) {
+            Ok(Some((buffer, length))) => {
+                self.held[direction as usize] = Held::Buffer { buffer, from: 0, length };
+                Event::Received { direction, length, size: BUFFER_SIZE, more: completion.nonempty() }
+            }
+            Ok(None) => Event::End(direction),
+            Err(Errno::NOBUFS) => {
+                io.own_counters().buffers_refused.add(1);
+                Event::NoBuffer(direction)
+            }
+            Err(error) if passes(error) => Event::Ready(direction),
+            Err(_) => Event::Broken { side: direction.source(), during: direction },
+        }
+    }
+
+    fn sent(&mut self, direction: Direction, completion: Completion, io: &mut Resources) -> Event {
+        let sent = match completion.result() {
+            Ok(sent) => sent as usize,
+            Err(error) if passes(error) => 0,
+            Err(_) => return Event::Broken { side: direction.sink(), during: direction },
+        };
+        self.count(direction, sent, io);
+        let held = &mut self.held[direction as usize];
+        match std::mem::replace(held, Held::Nothing) {
+            Held::Buffer { buffer, from, length } if sent < length => {
+                *held = Held::Buffer { buffer, from: from + sent, length: length - sent };
+                return Event::Sent { direction, bytes: sent, rest: true };
+            }
+            Held::Buffer { buffer, .. } => io.ring.buffers.release(buffer),
+            other => *held = other,
+        }
+        Event::Sent { direction, bytes: sent, rest: false }
+    }
+
+    fn park(&mut self, direction: Direction, io: &mut Resources) {
+        let token = self.fly(What::SendParked(direction));
+        let held = &mut self.held[direction as usize];
+        let parking = match std::mem::replace(held, Held::Nothing) {
+            Held::Buffer { buffer, from, length } => io.ring.park(buffer, from, length),
+            Held::Parked(parking) => parking,
+            other => {
+                *held = other;
+                return;
+            }
+        };
+        *held = Held::Parked(parking);
+        if let Some(socket) = self.socket(direction.sink()) {
+            io.ring.send_parked(token, socket, parking);
+        }
+    }
+
+    fn turn(&mut self, direction: Direction, io: &mut Resources) -> Event {
+        let pipe = match std::mem::replace(&mut self.held[direction as usize], Held::Nothing) {
+            Held::Pipe(pipe) => Some(pipe),
+            _ => io.pipes.lend(io.now),
+        };
+        let sockets = self.socket(direction.source()).zip(self.socket(direction.sink()));
+        let (Some(mut pipe), Some((source, sink))) = (pipe, sockets) else {
+            io.own_counters().pipes_refused.add(1);
+            return Event::Moved { direction, bytes: 0, size: BUFFER_SIZE, turn: super::flow::Turn::NoPipe };
+        };
+        let (bytes, turn) = splice::turn(source, &mut pipe, sink);
+        if pipe.filled() == 0 {
+            io.pipes.give_back(pipe);
+        } else {
+            self.held[direction as usize] = Held::Pipe(pipe);
+        }
+        io.own_counters().pipes.set(io.pipes.count() as u64);
+        self.count(direction, bytes, io);
+        Event::Moved { direction, bytes, size: BUFFER_SIZE, turn }
+    }
+
+    fn let_go(&mut self, direction: Direction, io: &mut Resources) {
+        match std::mem::replace(&mut self.held[direction as usize], Held::Nothing) {
+            Held::Nothing => {}
+            Held::Buffer { buffer, .. } => io.ring.buffers.release(buffer),
+            Held::Parked(parking) => {
+                io.ring.unpark(parking, 0, true);
+            }
+            Held::Pipe(pipe) => {
+                io.pipes.give_back(pipe);
+                io.own_counters().pipes.set(io.pipes.count() as u64);
+            }
+        }
+    }
+
+    fn connect(&mut self, io: &mut Resources) -> Option<Event> {
+        let table = io.table.load();
+        let picked = table.services.get(self.service_index).map_or(Err(Unpicked::Exhausted), |s| s.pick(&self.tried));
+        let backend = match picked {
+            Ok(backend) => backend,
+            Err(Unpicked::Full) => return Some(Event::Unserved(Refused::BackendLimit)),
+            Err(Unpicked::Exhausted) => return Some(Event::Unserved(Refused::ConnectFailed)),
+        };
+        let address = backend.address;
+        let socket = match socket::for_backend(address) {
+            Ok(socket) => socket,
+            Err(error) => {
+                io.report_rarely(Cause::LocalFault, || Report::LocalFault {
+                    doing: "open a socket for a backend",
+                    error,
+                });
+                return Some(Event::Unserved(Refused::Descriptors));
+            }
+        };
+        let token = self.token(What::Connect);
+        io.ring.connect(token, socket.as_fd(), address);
+        self.connecting_since = io.micros;
+        self.backend = Some(backend);
+        self.backend_socket = Some(socket);
+        None
+    }
+
+    fn connected(&mut self, completion: Completion, io: &mut Resources) -> Event {
+        let Some(backend) = &self.backend else { return Event::ConnectFailed };
+        let counters = backend.counters.of(io.worker);
+        match completion.result() {
+            Ok(_) => {
+                counters.sessions.add(1);
+                counters.connect_time.record(io.micros - self.connecting_since);
+                if io.narrate {
+                    io.report(Report::Opened {
+                        client: socket::peer_address(self.client.as_fd()),
+                        service: Arc::clone(&self.service.name),
+                        backend: Arc::clone(&backend.name),
+                    });
+                }
+                self.tried = Vec::new();
+                return Event::Connected;
+            }
+            Err(error) => {
+                self.local_fault = is_local(error);
+                if self.local_fault {
+                    io.report_rarely(Cause::LocalFault, || Report::LocalFault { doing: "connect to a backend", error });
+                } else if error != Errno::CANCELED || self.session.connect_timed_out() {
+                    counters.connect_failures.add(1);
+                    io.report_rarely(Cause::ConnectFailed, || Report::ConnectFailed {
+                        service: Arc::clone(&self.service.name),
+                        backend: Arc::clone(&backend.name),
+                        address: backend.address,
+                        error,
+                    });
+                }
+            }
+        }
+        self.tried.push(Arc::clone(backend.owner()));
+        self.backend = None;
+        if let Some(socket) = self.backend_socket.take() {
+            io.ring.close(Token::Nobody.pack(), socket);
+        }
+        Event::ConnectFailed
+    }
+
+    #[inline]
+    fn count(&self, direction: Direction, bytes: usize, io: &Resources) {
+        if let Some(backend) = &self.backend {
+            let counters: &BackendCounters = backend.counters.of(io.worker);
+            match direction {
+                Direction::In => counters.bytes_in.add(bytes as u64),
+                Direction::Out => counters.bytes_out.add(bytes as u64),
+            }
+        }
+    }
+}
+
+/// An error that says "not now": nothing is wrong with the connection.
+fn passes(error: Errno) -> bool {
+    matches!(error, Errno::AGAIN | Errno::INTR | Errno::CANCELED | Errno::NOBUFS | Errno::NOMEM)
+}
+
+/// A connect that failed for want of something on this machine. `EADDRNOTAVAIL`: no local port left; connect(2), ip(7).
+fn is_local(error: Errno) -> bool {
+    matches!(
+        error,
+        Errno::ADDRNOTAVAIL
+            | Errno::ADDRINUSE
+            | Errno::AGAIN
+            | Errno::NOBUFS
+            | Errno::NOMEM
+            | Errno::MFILE
+            | Errno::NFILE
+    )
+}

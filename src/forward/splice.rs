@@ -1,0 +1,42 @@
+//! One splice turn: from socket to socket through a pipe, up to a budget.
+
+use std::os::fd::BorrowedFd;
+
+use super::flow::Turn;
+use crate::sys::pipe::Pipe;
+use crate::sys::{Errno, socket};
+
+/// Bytes after which others have their turn.
+const BUDGET: usize = 1 << 20;
+/// After a fill smaller than this the source is probably empty: a poll finds out more cheaply than another splice.
+const WORTH_ANOTHER: usize = 64 * 1024;
+
+/// Moves up to the budget. Answers the bytes that the sink took, and what ended the turn.
+pub(super) fn turn(source: BorrowedFd<'_>, pipe: &mut Pipe, sink: BorrowedFd<'_>) -> (usize, Turn) {
+    let mut delivered = 0;
+    loop {
+        let mut filled = usize::MAX;
+        // Filled only when it is empty: then "try again" can mean nothing but an empty socket, never a lack of slots.
+        if pipe.filled() == 0 {
+            filled = match pipe.fill(source) {
+                // It may hide a reset.
+                Ok(0) if socket::take_error(source).is_ok() => return (delivered, Turn::End),
+                Ok(0) => return (delivered, Turn::SourceBroken),
+                Ok(filled) => filled,
+                Err(Errno::AGAIN) => return (delivered, Turn::Drained),
+                // The socket cannot be spliced from.
+                Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::NOMEM) => return (delivered, Turn::NoPipe),
+                Err(_) => return (delivered, Turn::SourceBroken),
+            };
+        }
+        match pipe.empty(sink) {
+            Ok(0) => return (delivered, Turn::SinkBroken),
+            Ok(bytes) => delivered += bytes,
+            Err(Errno::AGAIN | Errno::NOMEM) => return (delivered, Turn::SinkFull),
+            Err(_) => return (delivered, Turn::SinkBroken),
+        }
+        if pipe.filled() == 0 && (filled < WORTH_ANOTHER || delivered >= BUDGET) {
+            return (delivered, Turn::Drained);
+        }
+    }
+}

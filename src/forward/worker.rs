@@ -1,0 +1,269 @@
+//! A worker: one thread, one ring, one loop that submits, waits and dispatches.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use slab::Slab;
+use thiserror::Error;
+
+use super::deadlines::Deadlines;
+use super::flow::Direction;
+use super::listener::Listeners;
+use super::pipes::{PIPES, Pipes};
+use super::resources::{Cause, Resources};
+use super::session::{Event, Limits, Operation};
+use super::slot::{Accepted, Slot};
+use super::token::{SLOTS, Token};
+use crate::link::{Command, Mailbox, Report, Reports};
+use crate::observe::counters::{Closed, PerWorker, Refused, WorkerCounters};
+use crate::sys::features::Features;
+use crate::sys::ring::{self, Completion, Readiness, Ring};
+use crate::sys::{Errno, socket};
+use crate::table::{Lease, Places, Settings, Table};
+
+/// What a worker is given.
+#[derive(Debug)]
+pub struct Share {
+    /// Its number, from 0 on.
+    pub worker: usize,
+    /// How many workers there are.
+    pub workers: usize,
+    /// The kernel's features to use.
+    pub features: Features,
+    /// Where the current table stands.
+    pub table: Arc<ArcSwap<Table>>,
+    /// Sessions of the whole process.
+    pub process: Arc<Places>,
+    /// What workers count of themselves.
+    pub counters: Arc<PerWorker<WorkerCounters>>,
+    /// Where commands arrive.
+    pub mailbox: Mailbox,
+    /// Where to report to.
+    pub reports: Reports,
+    /// Report each new session.
+    pub narrate: bool,
+}
+
+/// Why a worker could not start, or go on.
+#[derive(Debug, Error)]
+pub enum Fault {
+    /// No ring.
+    #[error(transparent)]
+    Refused(#[from] ring::Refused),
+    /// The ring does not work any more.
+    #[error("waiting on the ring: {0}")]
+    Wait(#[source] io::Error),
+    /// A listener does not work any more.
+    #[error("accepting clients: {0}")]
+    Accept(Errno),
+}
+
+/// One worker of the data path. Lives on the thread that made it.
+pub struct Worker {
+    sessions: Slab<Slot>,
+    io: Resources,
+    deadlines: Deadlines,
+    listeners: Listeners,
+    mailbox: Mailbox,
+    process: Arc<Places>,
+    /// Directions that wait for a buffer, oldest first; entries of sessions that have ended are passed over.
+    starved: VecDeque<(u32, u32, Direction)>,
+    generation: u32,
+    stopping: bool,
+}
+
+impl Worker {
+    /// A worker with its ring, on the calling thread.
+    ///
+    /// # Errors
+    /// The kernel refuses the ring.
+    pub fn new(share: Share) -> Result<Self, Fault> {
+        let ring = Ring::new(share.features)?;
+        let pipes = Pipes::new((PIPES / share.workers).max(1), share.features.big_pipes);
+        Ok(Self {
+            sessions: Slab::new(),
+            io: Resources::new(share.worker, ring, pipes, &share.table, share.counters, share.reports, share.narrate),
+            deadlines: Deadlines::default(),
+            listeners: Listeners::default(),
+            mailbox: share.mailbox,
+            process: share.process,
+            starved: VecDeque::new(),
+            generation: 0,
+            stopping: false,
+        })
+    }
+
+    /// Serves until a stop is complete.
+    ///
+    /// # Errors
+    /// What makes it impossible to serve on.
+    pub fn run(mut self) -> Result<(), Fault> {
+        let mut completions = Vec::with_capacity(1024);
+        self.io.ring.poll(Token::Wake.pack(), self.mailbox.wake(), Readiness::Readable);
+        while !(self.stopping && self.sessions.is_empty() && self.listeners.is_empty()) {
+            let due = self.deadlines.next().unwrap_or(u64::MAX).min(self.io.pipes.due()).min(self.listeners.due());
+            self.io.ring.wait(self.io.until(due), &mut completions).map_err(Fault::Wait)?;
+            self.io.read_clock();
+            self.io.own_counters().wakes.add(1);
+            for completion in completions.drain(..) {
+                self.dispatch(completion)?;
+            }
+            self.feed_starved();
+            self.keep_deadlines();
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn dispatch(&mut self, completion: Completion) -> Result<(), Fault> {
+        match Token::unpack(completion.token) {
+            Token::Session { slot: number, generation, what } => {
+                let Some(slot) = self.sessions.get_mut(number as usize).filter(|slot| slot.generation == generation)
+                else {
+                    debug_assert!(false, "a completion for a session that is gone: {what:?}");
+                    return Ok(());
+                };
+                let event = slot.completed(what, completion, &mut self.io);
+                self.drive(number, event);
+            }
+            Token::Accept(listener) => self.accepted(listener, completion)?,
+            Token::Wake => self.obey(),
+            Token::Nobody => {}
+        }
+        Ok(())
+    }
+
+    /// Hands a session an event and carries out all that follows from it.
+    #[inline]
+    fn drive(&mut self, number: u32, event: Event) {
+        let Some(slot) = self.sessions.get_mut(number as usize) else { return };
+        let mut operation = slot.session.on(event, self.io.now);
+        loop {
+            match operation {
+                Operation::Wait => break,
+                Operation::AwaitBuffer(direction) => {
+                    self.starved.push_back((number, slot.generation, direction));
+                    operation = slot.session.then();
+                }
+                Operation::Close(outcome) => {
+                    self.deadlines.remove(number);
+                    self.sessions.remove(number as usize).retire(outcome, &mut self.io);
+                    return;
+                }
+                _ => {
+                    operation = match slot.carry_out(operation, &mut self.io) {
+                        Some(event) => slot.session.on(event, self.io.now),
+                        None => slot.session.then(),
+                    }
+                }
+            }
+        }
+        self.deadlines.no_later(number, slot.session.due());
+    }
+
+    fn keep_deadlines(&mut self) {
+        while let Some(number) = self.deadlines.pop(self.io.now) {
+            self.drive(number, Event::Deadline);
+        }
+        if self.io.now >= self.io.pipes.due() {
+            self.io.pipes.tidy(self.io.now);
+            self.io.own_counters().pipes.set(self.io.pipes.count() as u64);
+        }
+        self.listeners.retry(self.io.now, &mut self.io.ring);
+    }
+
+    /// Lets those try again that found no buffer, as many as there are buffers now.
+    fn feed_starved(&mut self) {
+        let free = self.io.ring.buffers.free();
+        for _ in 0..free.min(self.starved.len()) {
+            let Some((number, generation, direction)) = self.starved.pop_front() else { break };
+            if self.sessions.get(number as usize).is_some_and(|slot| slot.generation == generation) {
+                self.drive(number, Event::BufferFree(direction));
+            }
+        }
+    }
+
+    fn obey(&mut self) {
+        self.mailbox.hear();
+        while let Some(command) = self.mailbox.next() {
+            match command {
+                Command::Adopt(listener) => self.listeners.adopt(listener, &mut self.io.ring),
+                Command::Stop => {
+                    self.stopping = true;
+                    self.listeners.stop(&mut self.io.ring);
+                }
+                Command::End => {
+                    let numbers: Vec<_> = self.sessions.iter().map(|(number, _)| number as u32).collect();
+                    numbers.into_iter().for_each(|number| self.drive(number, Event::Stop(Closed::Drain)));
+                }
+            }
+        }
+        self.io.ring.poll(Token::Wake.pack(), self.mailbox.wake(), Readiness::Readable);
+    }
+
+    fn accepted(&mut self, listener: u32, completion: Completion) -> Result<(), Fault> {
+        let outcome = completion.accepted();
+        let accepted = outcome.is_ok();
+        if let Ok(client) = outcome {
+            self.admit(listener, client);
+        }
+        if completion.more() {
+            return Ok(());
+        }
+        let error = completion.result().err();
+        if let Some(error) =
+            self.listeners.ended(listener, error, self.io.now, &mut self.io.ring).map_err(Fault::Accept)?
+        {
+            self.io.report_rarely(Cause::LocalFault, || Report::LocalFault { doing: "accept a client", error });
+        }
+        if self.stopping && !accepted {
+            // Those who were already connected when the stop came are served; then nobody waits and the listener can go.
+            while let Some(client) = self.listeners.waiting(listener) {
+                self.admit(listener, client);
+            }
+            self.listeners.close(listener);
+        }
+        Ok(())
+    }
+
+    /// Begins a session with a client, or refuses the client.
+    fn admit(&mut self, listener: u32, client: OwnedFd) {
+        let Some(service_index) = self.listeners.serves(listener) else { return };
+        let table = self.io.table.load();
+        let Some(service) = table.services.get(service_index) else { return };
+        let state = Arc::clone(&service.state);
+        let limits = limits(&service.settings);
+        let counters = state.counters.of(self.io.worker);
+        counters.accepted.add(1);
+        let refused = match (Lease::take(&self.process), Lease::take(&state)) {
+            (Some(process), Some(service)) if self.sessions.len() < SLOTS => {
+                let accepted = Accepted { client, service_index, service, process };
+                let entry = self.sessions.vacant_entry();
+                let number = entry.key() as u32;
+                self.generation = self.generation.wrapping_add(1);
+                entry.insert(Slot::new(accepted, number, self.generation, limits, &self.io));
+                return self.drive(number, Event::Begin);
+            }
+            (None, _) => Refused::ProcessLimit,
+            _ => Refused::ServiceLimit,
+        };
+        counters.refused[refused as usize].add(1);
+        socket::reset(client.as_fd());
+        self.io.ring.close(Token::Nobody.pack(), client);
+        self.io.report_rarely(Cause::Refused, || Report::Refused { service: Arc::clone(&state.name), reason: refused });
+    }
+}
+
+fn limits(settings: &Settings) -> Limits {
+    let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    Limits {
+        connect: millis(settings.connect_timeout),
+        attempts: settings.connect_attempts,
+        idle: millis(settings.idle),
+        half_closed: millis(settings.half_closed),
+        unresponsive: millis(settings.unresponsive),
+    }
+}

@@ -1,0 +1,147 @@
+//! What workers and the control plane say to each other: commands one way, reports the other, both bounded.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use rustix::event::{EventfdFlags, eventfd};
+use thiserror::Error;
+
+use crate::observe::counters::Refused;
+use crate::sys::Errno;
+
+/// Commands that may wait for a worker.
+const COMMANDS: usize = 256;
+/// Reports that may wait for the control plane; more are dropped.
+const REPORTS: usize = 1024;
+
+/// What a worker is told.
+#[derive(Debug)]
+pub enum Command {
+    /// Accept clients here.
+    Adopt(Listener),
+    /// Accept no more; finish when the last session has ended.
+    Stop,
+    /// End every session now.
+    End,
+}
+
+/// A listening socket and whom it serves.
+#[derive(Debug)]
+pub struct Listener {
+    /// The socket, in blocking mode.
+    pub socket: OwnedFd,
+    /// Index of its service in the table.
+    pub service: usize,
+}
+
+/// What a worker tells.
+#[derive(Debug)]
+pub enum Report {
+    /// A session is established; told only when asked to narrate.
+    Opened {
+        /// The client's address; none on a Unix socket.
+        client: Option<SocketAddr>,
+        /// The service's name.
+        service: Arc<str>,
+        /// The backend's name.
+        backend: Arc<str>,
+    },
+    /// A connect failed by the backend's fault.
+    ConnectFailed {
+        /// The service's name.
+        service: Arc<str>,
+        /// The backend's name.
+        backend: Arc<str>,
+        /// Its address.
+        address: SocketAddr,
+        /// What the kernel said; `ECANCELED` stands for the connect timeout.
+        error: Errno,
+    },
+    /// This machine lacked something: a descriptor, a port, memory. Nobody else is to blame.
+    LocalFault {
+        /// What was tried.
+        doing: &'static str,
+        /// What the kernel said.
+        error: Errno,
+    },
+    /// A client was refused.
+    Refused {
+        /// The service's name.
+        service: Arc<str>,
+        /// Why.
+        reason: Refused,
+    },
+    /// A worker has ended, as it should or with an error.
+    Ended {
+        /// Which.
+        worker: usize,
+        /// The error, if it should not have ended.
+        outcome: Result<(), String>,
+    },
+}
+
+/// The control plane's end towards one worker.
+#[derive(Debug)]
+pub struct Commander {
+    commands: SyncSender<Command>,
+    wake: Arc<OwnedFd>,
+}
+
+/// The worker is gone, or has not taken its commands for so long that the queue is full.
+#[derive(Debug, Error)]
+#[error("the worker takes no commands")]
+pub struct Deaf;
+
+impl Commander {
+    /// Tells the worker, and wakes it.
+    pub fn tell(&self, command: Command) -> Result<(), Deaf> {
+        self.commands.try_send(command).map_err(|_| Deaf)?;
+        // The counter cannot overflow with so few commands, and a worker that is gone needs no wake-up.
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+        Ok(())
+    }
+}
+
+/// The worker's end: commands that wait, and the descriptor that becomes readable when there are any.
+#[derive(Debug)]
+pub struct Mailbox {
+    commands: Receiver<Command>,
+    wake: Arc<OwnedFd>,
+}
+
+impl Mailbox {
+    /// Becomes readable when commands wait.
+    pub fn wake(&self) -> BorrowedFd<'_> {
+        self.wake.as_fd()
+    }
+
+    /// Quiets the descriptor.
+    pub fn hear(&self) {
+        let _ = rustix::io::read(&self.wake, &mut [0u8; 8]);
+    }
+
+    /// The next command, if one waits.
+    pub fn next(&self) -> Option<Command> {
+        self.commands.try_recv().ok()
+    }
+}
+
+/// A commander and the mailbox that it fills.
+///
+/// # Errors
+/// No descriptor is left.
+pub fn mailbox() -> Result<(Commander, Mailbox), Errno> {
+    let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+    let (sender, receiver) = sync_channel(COMMANDS);
+    Ok((Commander { commands: sender, wake: Arc::clone(&wake) }, Mailbox { commands: receiver, wake }))
+}
+
+/// Where all workers report to.
+pub type Reports = tokio::sync::mpsc::Sender<Report>;
+
+/// The reports' queue.
+pub fn reports() -> (Reports, tokio::sync::mpsc::Receiver<Report>) {
+    tokio::sync::mpsc::channel(REPORTS)
+}
