@@ -14,6 +14,7 @@
 //! | [`cli`] | one file a subcommand | everything that a user may ask for |
 //! | [`sys`] | ring, sockets, pipes, limits: the only `unsafe` | nothing of the others |
 
+pub mod cli;
 pub mod config;
 pub mod forward;
 pub mod link;

@@ -1,3 +1,7 @@
 //! The `balancer` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    balancer::cli::main()
+}

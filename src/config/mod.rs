@@ -1,10 +1,21 @@
 //! The configuration, valid by construction: what `file` parsed, checked once, so that nothing behind it checks again.
 
+mod address;
+mod duration;
+mod file;
+mod load;
+mod report;
+mod sections;
+mod tree;
+
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use load::{Loaded, load};
+pub use report::Report;
 
 /// A whole valid configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +30,11 @@ pub struct Config {
     pub admin: Admin,
     /// The services in the order of the file; never empty.
     pub services: Vec<Service>,
+}
+
+impl Config {
+    /// How long a stop waits where the file does not say.
+    pub const DRAIN: Duration = Duration::from_secs(30);
 }
 
 /// The administration interface.
@@ -104,6 +120,12 @@ pub struct Connect {
     pub attempts: u8,
 }
 
+impl Default for Connect {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(3), attempts: 3 }
+    }
+}
+
 /// When open sessions are ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
@@ -113,4 +135,14 @@ pub struct Timeouts {
     pub half_closed: Duration,
     /// A peer's kernel has acknowledged nothing for this long.
     pub unresponsive: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            idle: Duration::from_secs(3600),
+            half_closed: Duration::from_secs(60),
+            unresponsive: Duration::from_secs(30),
+        }
+    }
 }

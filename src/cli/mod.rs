@@ -1,0 +1,58 @@
+//! The command line: one file a subcommand, each with its arguments and a `run`.
+
+mod check;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{self, Loaded};
+
+/// The place of the configuration where neither `--config` nor `BALANCER_CONFIG` names one.
+const DEFAULT_CONFIG: &str = "/etc/balancer/balancer.yaml";
+
+/// A layer-4 TCP load balancer on Linux io_uring
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Check(check::Arguments),
+}
+
+/// Does what the arguments of this process ask for. Wrong usage ends the process with 2.
+pub fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Check(arguments) => check::run(&arguments),
+    }
+}
+
+/// The argument that names the configuration.
+#[derive(Debug, Args)]
+struct ConfigFile {
+    /// The configuration; by default $BALANCER_CONFIG, then /etc/balancer/balancer.yaml
+    #[arg(long = "config", value_name = "FILE")]
+    path: Option<PathBuf>,
+}
+
+impl ConfigFile {
+    /// Reads and validates the file; when it is wrong, says so on standard error, all errors first and what to do last.
+    fn load(&self) -> Result<Loaded, ExitCode> {
+        let path = self.resolve(std::env::var_os("BALANCER_CONFIG"));
+        config::load(&path).map_err(|report| {
+            eprintln!("{report}\nerror: {}", report.conclusion());
+            ExitCode::FAILURE
+        })
+    }
+
+    fn resolve(&self, variable: Option<OsString>) -> PathBuf {
+        let variable = variable.filter(|path| !path.is_empty()).map(PathBuf::from);
+        self.path.clone().or(variable).unwrap_or_else(|| DEFAULT_CONFIG.into())
+    }
+}

@@ -1,0 +1,127 @@
+//! Everything that is wrong with a file, each with its place, the line and a caret.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::tree::quoted;
+
+/// A line and a column of the file, both counted from 1, the column in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    pub(super) line: usize,
+    pub(super) column: usize,
+}
+
+impl Place {
+    /// The first character of the file.
+    pub(super) const START: Self = Self { line: 1, column: 1 };
+}
+
+/// One thing that is wrong.
+#[derive(Debug)]
+pub(super) struct Problem {
+    /// `None`: the file as a whole.
+    place: Option<Place>,
+    what: String,
+}
+
+impl Problem {
+    pub(super) fn new(place: Place, what: impl Into<String>) -> Self {
+        Self { place: Some(place), what: what.into() }
+    }
+
+    pub(super) fn of_file(what: impl Into<String>) -> Self {
+        Self { place: None, what: what.into() }
+    }
+}
+
+/// All that is wrong with a configuration file; never empty. Displays as one block of lines an error.
+#[derive(Debug)]
+pub struct Report {
+    path: PathBuf,
+    text: String,
+    problems: Vec<Problem>,
+}
+
+impl Report {
+    /// Puts the problems in the order of the file.
+    pub(super) fn new(path: &Path, text: &str, mut problems: Vec<Problem>) -> Self {
+        problems.sort_by_key(|problem| problem.place);
+        Self { path: path.to_owned(), text: text.to_owned(), problems }
+    }
+
+    /// One line for the end of a command's output: why it failed and what to do.
+    pub fn conclusion(&self) -> String {
+        let path = self.path.display();
+        match self.problems.as_slice() {
+            [Problem { place: None, .. }] => {
+                "no configuration was read: name its file with --config FILE or in $BALANCER_CONFIG".to_owned()
+            }
+            [_] => format!("an error in {path}: correct it and try again"),
+            problems => format!("{} errors in {path}: correct them and try again", problems.len()),
+        }
+    }
+}
+
+impl std::error::Error for Report {}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<&str> = self.text.lines().collect();
+        let path = self.path.display();
+        for (nth, Problem { place, what }) in self.problems.iter().enumerate() {
+            if nth > 0 {
+                writeln!(f)?;
+            }
+            let Some(place) = place else {
+                write!(f, "{path}: {what}")?;
+                continue;
+            };
+            write!(f, "{path}:{}:{}: {what}", place.line, place.column)?;
+            if let Some(line) = lines.get(place.line - 1) {
+                let (shown, caret) = excerpt(line, place.column - 1);
+                write!(f, "\n    {shown}\n    {caret}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The part of a line around a column (from 0) that fits a screen, and the line with the caret below it.
+fn excerpt(line: &str, column: usize) -> (String, String) {
+    const WIDTH: usize = 120;
+    const BEFORE: usize = 80;
+    let skipped = if column < WIDTH { 0 } else { column - BEFORE };
+    let safe = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    let mut shown: String =
+        line.chars().skip(skipped).take(WIDTH).map(|c| if c == '\t' { c } else { safe(c) }).collect();
+    shown.truncate(shown.trim_end().len());
+    let caret = shown
+        .chars()
+        .map(|c| if c == '\t' { c } else { ' ' })
+        .chain(std::iter::repeat(' '))
+        .take(column - skipped)
+        .chain(['^'])
+        .collect();
+    (shown, caret)
+}
+
+/// The candidate that a misspelt word most likely meant.
+pub(super) fn nearest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
+    // A longer word is no slip of the finger, and comparing costs the product of the lengths.
+    if word.len() > 64 {
+        return None;
+    }
+    let word = word.to_lowercase();
+    candidates
+        .into_iter()
+        .map(|candidate| (strsim::normalized_damerau_levenshtein(&word, candidate), candidate))
+        .filter(|(likeness, _)| *likeness >= 0.6)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, candidate)| candidate)
+}
+
+/// `; did you mean …?` for the nearest candidate, or nothing.
+pub(super) fn did_you_mean<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> String {
+    nearest(word, candidates).map_or_else(String::new, |candidate| format!("; did you mean {}?", quoted(candidate)))
+}

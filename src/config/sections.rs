@@ -1,0 +1,96 @@
+//! The sections of the file: which keys each has, which of them work, and finding one key's value.
+
+use std::collections::HashMap;
+
+use super::report::{Place, Problem, did_you_mean};
+use super::tree::{Key, Node, Value, quoted};
+
+/// One kind of mapping in the file.
+pub(super) struct Kind {
+    /// What a message calls it.
+    name: &'static str,
+    /// The keys that work.
+    keys: &'static [&'static str],
+    /// The keys that are named already, so that they will mean the same everywhere, but do nothing yet.
+    later: &'static [&'static str],
+}
+
+pub(super) const FILE: Kind = Kind {
+    name: "the file",
+    keys: &["workers", "drain", "max_connections", "admin", "services"],
+    later: &["state", "access_log", "reload"],
+};
+pub(super) const ADMIN: Kind = Kind { name: "`admin`", keys: &["socket"], later: &["http"] };
+pub(super) const SERVICE: Kind = Kind {
+    name: "a service",
+    keys: &["listen", "balance", "backends", "connect", "timeouts", "max_connections"],
+    later: &["backups", "health", "queue"],
+};
+pub(super) const BACKEND: Kind =
+    Kind { name: "a backend", keys: &["address", "weight", "max_connections"], later: &["probe_address"] };
+pub(super) const CONNECT: Kind = Kind { name: "`connect`", keys: &["timeout", "attempts"], later: &[] };
+pub(super) const TIMEOUTS: Kind =
+    Kind { name: "`timeouts`", keys: &["idle", "half_closed", "unresponsive"], later: &[] };
+const KINDS: [&Kind; 6] = [&FILE, &ADMIN, &SERVICE, &BACKEND, &CONNECT, &TIMEOUTS];
+
+/// A mapping of the file with its keys sorted out.
+pub(super) struct Section<'t>(HashMap<&'static str, &'t Node>);
+
+impl<'t> Section<'t> {
+    /// Sorts the entries of `node` out; whatever is wrong with its keys goes to `problems`. A section that holds nothing but
+    /// comments is one without keys.
+    pub(super) fn of(node: &'t Node, kind: &Kind, problems: &mut Vec<Problem>) -> Self {
+        let mut found = HashMap::new();
+        for (key, value) in entries(node, kind.name, problems) {
+            match kind.keys.iter().find(|name| **name == key.name) {
+                Some(name) => {
+                    found.insert(*name, value);
+                }
+                None => problems.push(Problem::new(key.place, unknown(&key.name, kind))),
+            }
+        }
+        Self(found)
+    }
+
+    /// The value of a key.
+    pub(super) fn get(&self, key: &str) -> Option<&'t Node> {
+        self.0.get(key).copied()
+    }
+}
+
+/// The entries of a mapping, each key once; a list or a text in its place, and repeated keys, go to `problems`.
+pub(super) fn entries<'t>(node: &'t Node, name: &str, problems: &mut Vec<Problem>) -> Vec<(&'t Key, &'t Node)> {
+    let map = match &node.value {
+        Value::Map(map) => map.as_slice(),
+        Value::Null => &[],
+        other => {
+            let what = format!("{name} is a mapping of keys to values, found {}", other.describe());
+            problems.push(Problem::new(node.place, what));
+            &[]
+        }
+    };
+    let mut first: HashMap<&str, Place> = HashMap::new();
+    let mut kept = Vec::with_capacity(map.len());
+    for (key, value) in map {
+        if let Some(place) = first.get(key.name.as_str()) {
+            let what = format!("{} stands here twice, first at line {}", quoted(&key.name), place.line);
+            problems.push(Problem::new(key.place, what));
+        } else {
+            first.insert(&key.name, key.place);
+            kept.push((key, value));
+        }
+    }
+    kept
+}
+
+fn unknown(key: &str, kind: &Kind) -> String {
+    if kind.later.contains(&key) {
+        return format!("`{key}` is not supported yet: take it out");
+    }
+    let shown = quoted(key);
+    let elsewhere = |other: &&&Kind| other.keys.contains(&key) || other.later.contains(&key);
+    if let Some(home) = KINDS.iter().find(elsewhere) {
+        return format!("{} has no key {shown}: it is one of {}", kind.name, home.name);
+    }
+    format!("{} has no key {shown}{}", kind.name, did_you_mean(key, kind.keys.iter().copied()))
+}

@@ -1,0 +1,194 @@
+//! The YAML text as a tree that knows where everything stands, so that one reading can find every error of a file.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::{
+    DuplicateKeyPolicy, Location, MessageFormatter, NonFiniteFloatPolicy, Options, Spanned, UserMessageFormatter,
+};
+
+use super::report::{Place, Problem};
+
+/// A value of the file and where it stands.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) value: Value,
+    pub(super) place: Place,
+}
+
+/// A key of the file and where it stands.
+#[derive(Debug)]
+pub(super) struct Key {
+    pub(super) name: String,
+    pub(super) place: Place,
+}
+
+/// What YAML knows of values.
+#[derive(Debug)]
+pub(super) enum Value {
+    Null,
+    Bool(bool),
+    Integer(i128),
+    Float(f64),
+    Text(String),
+    List(Vec<Node>),
+    /// In the order of the file; a key may stand here twice.
+    Map(Vec<(Key, Node)>),
+}
+
+/// Reads the only document of `text`.
+pub(super) fn parse(text: &str) -> Result<Node, Problem> {
+    serde_saphyr::from_str_with_options::<Spanned<Value>>(text, options())
+        .map(Node::from)
+        .map_err(|error| problem(&error, text))
+}
+
+/// Bounds that no honest file meets, and the strictness of YAML 1.2: `off` and `no` are words.
+fn options() -> Options {
+    serde_saphyr::options! {
+        duplicate_keys: DuplicateKeyPolicy::PassThrough,
+        strict_booleans: true,
+        leading_zero_numbers_as_strings: true,
+        underscored_numbers_as_strings: true,
+        reject_unsupported_tags: true,
+        non_finite_float_policy: NonFiniteFloatPolicy::AsString,
+        with_snippet: false,
+        budget: serde_saphyr::budget! { max_depth: 32, max_documents: 1, max_aliases: 1_000, max_merge_keys: 1_000 },
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: 100_000, max_replay_stack_depth: 16 },
+    }
+}
+
+/// The parser's complaint in the words of this program.
+fn problem(error: &serde_saphyr::Error, text: &str) -> Problem {
+    use serde_saphyr::Error;
+    let error = error.without_snippet();
+    let place = error.location().map_or(Place::START, Place::from);
+    let what = match error {
+        Error::MultipleDocuments { .. } => "a second document begins here: a configuration is one document".to_owned(),
+        Error::Budget { .. } => {
+            "too much for a configuration: nested too deep, or too many values or aliases".to_owned()
+        }
+        Error::AliasReplayLimitExceeded { .. } | Error::AliasReplayStackDepthExceeded { .. } => {
+            "the aliases expand to too much".to_owned()
+        }
+        Error::RecursiveReferencesRequireWeakTypes { .. } => "an alias stands within its own anchor".to_owned(),
+        other => format!("not valid YAML: {}", UserMessageFormatter.format_message(other)),
+    };
+    let line = text.lines().nth(place.line.saturating_sub(1)).unwrap_or_default();
+    Problem::new(place, format!("{what}{}", hint(line)))
+}
+
+/// Addresses are where plain YAML bites: `[` begins a list, and `*` an alias.
+fn hint(line: &str) -> &'static str {
+    let value =
+        line.trim_start().trim_start_matches("- ").split_once(": ").map_or_else(|| line.trim(), |(_, value)| value);
+    let value = value.trim_start_matches("- ").trim();
+    if value.starts_with('[') && value.contains("]:") {
+        "; an IPv6 address must stand in quotes: \"[::1]:8080\""
+    } else if value.starts_with('*') && value.contains(':') {
+        "; for every IPv4 address write 0.0.0.0:PORT"
+    } else if line.starts_with('\t') {
+        "; indent with spaces, not with tabs"
+    } else {
+        ""
+    }
+}
+
+impl Value {
+    /// What a message calls it.
+    pub(super) fn describe(&self) -> String {
+        match self {
+            Self::Null => "nothing".to_owned(),
+            Self::Bool(value) => format!("`{value}`"),
+            Self::Integer(value) => format!("`{value}`"),
+            Self::Float(value) => format!("`{value}`"),
+            Self::Text(text) => quoted(text),
+            Self::List(_) => "a list".to_owned(),
+            Self::Map(_) => "a mapping".to_owned(),
+        }
+    }
+}
+
+/// A text of the file as a message shows it: short, and without control characters.
+pub(super) fn quoted(text: &str) -> String {
+    const SHOWN: usize = 60;
+    let shown: String = text.chars().take(SHOWN).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    if text.chars().nth(SHOWN).is_some() { format!("`{shown}…`") } else { format!("`{shown}`") }
+}
+
+impl From<Location> for Place {
+    fn from(location: Location) -> Self {
+        let number = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).max(1);
+        Self { line: number(location.line()), column: number(location.column()) }
+    }
+}
+
+impl From<Spanned<Value>> for Node {
+    fn from(spanned: Spanned<Value>) -> Self {
+        Self { value: spanned.value, place: spanned.referenced.into() }
+    }
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ValueVisitor)
+    }
+}
+
+struct ValueVisitor;
+
+impl<'de> Visitor<'de> for ValueVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::Integer(value.into()))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(Value::Integer(value.into()))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(Value::Float(value))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
+        Ok(Value::Text(text.to_owned()))
+    }
+
+    fn visit_string<E>(self, text: String) -> Result<Value, E> {
+        Ok(Value::Text(text))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
+        let mut nodes = Vec::new();
+        while let Some(node) = list.next_element::<Spanned<Value>>()? {
+            nodes.push(node.into());
+        }
+        Ok(Value::List(nodes))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut entries = Vec::new();
+        while let Some((key, node)) = map.next_entry::<Spanned<String>, Spanned<Value>>()? {
+            entries.push((Key { name: key.value, place: key.referenced.into() }, node.into()));
+        }
+        Ok(Value::Map(entries))
+    }
+}
