@@ -9,6 +9,9 @@ pub struct RoundRobin {
 }
 
 impl RoundRobin {
+    /// The algorithm's name, as the configuration and the status have it.
+    pub const NAME: &str = "round_robin";
+
     /// The order for backends with these weights (at least one, none 0).
     pub fn new(weights: &[u16]) -> Self {
         let divisor = weights.iter().fold(0, |divisor, &weight| greatest_common_divisor(divisor, weight)).max(1);

@@ -1,0 +1,153 @@
+//! The metrics: the counters, summed at the scrape, in Prometheus' text format 0.0.4.
+//!
+//! That format and not OpenMetrics: there `balancer_sessions` and `balancer_sessions_total` would be two families of one name.
+
+use std::fmt::{Display, Write};
+
+use super::view::{View, descriptors};
+use crate::observe::counters::{BackendCounters, Closed, Durations, PerWorker, Refused, ServiceCounters};
+use crate::table::{Backend, Service};
+
+/// The content type of what [`text`] answers.
+pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// All metrics as they are now.
+pub(super) fn text(view: &View) -> String {
+    let mut text = Text(String::new());
+    process(&mut text, view);
+    let table = view.table.load();
+    services(&mut text, &table.services);
+    backends(&mut text, &table.services);
+    text.0
+}
+
+fn process(text: &mut Text, view: &View) {
+    text.family("build_info", "gauge", "The program's version; always 1.");
+    text.sample("build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
+    let mut single = |name, kind, help, value: u64| {
+        text.family(name, kind, help);
+        text.sample(name, &[], value);
+    };
+    let worker = &view.counters;
+    single("config_generation", "gauge", "Configurations applied so far.", view.table.load().generation);
+    single("workers", "gauge", "Event loops.", view.workers as u64);
+    single("pipes", "gauge", "Kernel pipes held for splicing, lent or spare.", worker.sum(|w| w.pipes.get()));
+    single("pipes_max", "gauge", "Kernel pipes that may be held.", view.pipes_max);
+    let refused = worker.sum(|w| w.pipes_refused.get());
+    single("pipes_refused_total", "counter", "Bulk flows that went on by copying for want of a pipe.", refused);
+    let refused = worker.sum(|w| w.buffers_refused.get());
+    single("buffers_refused_total", "counter", "Receives that had to wait for a free buffer.", refused);
+    single("wakes_total", "counter", "Turns of the workers' loops.", worker.sum(|w| w.wakes.get()));
+    if let Some(descriptors) = descriptors() {
+        single("descriptors", "gauge", "Descriptors open.", descriptors);
+    }
+    single("descriptors_max", "gauge", "The limit of descriptors.", view.descriptors_max);
+}
+
+fn services(text: &mut Text, services: &[Service]) {
+    text.family("sessions", "gauge", "Sessions open now.");
+    for service in services {
+        text.sample("sessions", &[("service", &service.state.name)], service.state.places.taken());
+    }
+    text.family("sessions_total", "counter", "Sessions established.");
+    for service in services {
+        let total: u64 = service.backends.iter().map(|backend| backend.counters.sum(|w| w.sessions.get())).sum();
+        text.sample("sessions_total", &[("service", &service.state.name)], total);
+    }
+    text.family("sessions_closed_total", "counter", "Sessions ended, by reason.");
+    for service in services {
+        for reason in Closed::ALL {
+            let labels = [("service", &*service.state.name), ("reason", reason.label())];
+            let count = |worker: &ServiceCounters| worker.closed[reason as usize].get();
+            text.sample("sessions_closed_total", &labels, service.state.counters.sum(count));
+        }
+    }
+    text.family("sessions_refused_total", "counter", "Clients refused, by reason.");
+    for service in services {
+        for reason in Refused::ALL {
+            let labels = [("service", &*service.state.name), ("reason", reason.label())];
+            let count = |worker: &ServiceCounters| worker.refused[reason as usize].get();
+            text.sample("sessions_refused_total", &labels, service.state.counters.sum(count));
+        }
+    }
+    text.family("session_duration_seconds", "histogram", "How long sessions lasted.");
+    for service in services {
+        let labels = [("service", &*service.state.name)];
+        text.histogram("session_duration_seconds", &labels, &service.state.counters, |worker| &worker.duration);
+    }
+}
+
+fn backends(text: &mut Text, services: &[Service]) {
+    let sum = |backend: &Backend, count: fn(&BackendCounters) -> u64| backend.counters.sum(count);
+
+    text.family("bytes_total", "counter", "Bytes relayed; in is from client to backend.");
+    for ([service, name], backend) in each_backend(services) {
+        text.sample("bytes_total", &[service, name, ("direction", "in")], sum(backend, |w| w.bytes_in.get()));
+        text.sample("bytes_total", &[service, name, ("direction", "out")], sum(backend, |w| w.bytes_out.get()));
+    }
+    text.family("backend_sessions", "gauge", "Sessions open now with the backend.");
+    for (labels, backend) in each_backend(services) {
+        text.sample("backend_sessions", &labels, backend.places.taken());
+    }
+    text.family("backend_sessions_total", "counter", "Sessions established with the backend.");
+    for (labels, backend) in each_backend(services) {
+        text.sample("backend_sessions_total", &labels, sum(backend, |w| w.sessions.get()));
+    }
+    text.family("backend_connect_failures_total", "counter", "Connects that failed by the backend's fault.");
+    for (labels, backend) in each_backend(services) {
+        text.sample("backend_connect_failures_total", &labels, sum(backend, |w| w.connect_failures.get()));
+    }
+    text.family("backend_connect_seconds", "histogram", "How long successful connects took.");
+    for (labels, backend) in each_backend(services) {
+        text.histogram("backend_connect_seconds", &labels, &backend.counters, |worker| &worker.connect_time);
+    }
+}
+
+/// A label and its value.
+type Label<'a> = (&'static str, &'a str);
+
+/// Every backend of every service, with the labels that name it.
+fn each_backend(services: &[Service]) -> impl Iterator<Item = ([Label<'_>; 2], &Backend)> {
+    services.iter().flat_map(|service| {
+        let labels = |backend| [("service", &*service.state.name), ("backend", backend)];
+        service.backends.iter().map(move |backend| (labels(&backend.name), &**backend))
+    })
+}
+
+/// A writer of the text format. Writing into a `String` cannot fail, so its results are dropped.
+struct Text(String);
+
+impl Text {
+    /// Begins a family: all its samples must follow before the next one begins.
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(self.0, "# HELP balancer_{name} {help}\n# TYPE balancer_{name} {kind}");
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+        let _ = write!(self.0, "balancer_{name}");
+        for (index, (label, text)) in labels.iter().enumerate() {
+            let escaped = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            let _ = write!(self.0, "{}{label}=\"{escaped}\"", if index == 0 { '{' } else { ',' });
+        }
+        let _ = writeln!(self.0, "{} {value}", if labels.is_empty() { "" } else { "}" });
+    }
+
+    /// The sum over all workers of one histogram. The format's buckets are cumulative, and the last is the count.
+    fn histogram<C: Default>(
+        &mut self,
+        name: &str,
+        labels: &[(&str, &str)],
+        counters: &PerWorker<C>,
+        of: impl Fn(&C) -> &Durations,
+    ) {
+        let bounds = Durations::BOUNDS.iter().map(f64::to_string).chain(["+Inf".to_owned()]);
+        let mut count = 0;
+        for (index, bound) in bounds.enumerate() {
+            count += counters.sum(|worker| of(worker).bucket(index));
+            self.sample(&format!("{name}_bucket"), &[labels, &[("le", &bound)]].concat(), count);
+        }
+        let seconds = counters.sum(|worker| of(worker).sum_micros()) as f64 / 1e6;
+        self.sample(&format!("{name}_sum"), labels, seconds);
+        self.sample(&format!("{name}_count"), labels, count);
+    }
+}

@@ -1,0 +1,168 @@
+//! Where the administration socket is, and how it comes to be and goes.
+
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, fchmod};
+use rustix::process::geteuid;
+use socket2::{Domain, SockAddr, Socket, Type};
+
+/// Who may connect: owner and group.
+const MODE: u32 = 0o660;
+
+/// Clients that may wait to be accepted.
+const BACKLOG: i32 = 128;
+
+/// Where the socket is when nobody says: of the system for root, of the user for everybody else.
+pub fn default_socket() -> PathBuf {
+    if geteuid().is_root() { "/run/balancer/admin.sock".into() } else { user_socket() }
+}
+
+/// The socket of an ordinary user, and of `demo`: in `$XDG_RUNTIME_DIR`, or where that is not set in a directory below `/tmp`
+/// that belongs to the user alone.
+pub fn user_socket() -> PathBuf {
+    match std::env::var_os("XDG_RUNTIME_DIR") {
+        Some(runtime) if Path::new(&runtime).is_absolute() => Path::new(&runtime).join("balancer/admin.sock"),
+        _ => private_directory().join("admin.sock"),
+    }
+}
+
+fn private_directory() -> PathBuf {
+    format!("/tmp/balancer-{}", geteuid().as_raw()).into()
+}
+
+/// Why the socket could not be bound.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Another process answers there.
+    #[error("{} is already served by process {pid}: stop it, or give this one another admin.socket", .path.display())]
+    Live {
+        /// The socket.
+        path: PathBuf,
+        /// Who listens on it.
+        pid: i32,
+    },
+    /// Another process has it, but is too busy to be asked for its id.
+    #[error("{} is already served by a process that does not answer: stop it, or give this one another admin.socket", .0.display())]
+    Busy(PathBuf),
+    /// Something that is no socket stands there.
+    #[error("{} exists and is not a socket: remove it, or name another admin.socket", .0.display())]
+    NotASocket(PathBuf),
+    /// The user's private directory was made by someone else, or others may write to it.
+    #[error("{} must be a directory of this user with mode 0700: remove it, or set XDG_RUNTIME_DIR", .0.display())]
+    NotPrivate(PathBuf),
+    /// The system refused.
+    #[error("cannot {doing} {}: {error}", .path.display())]
+    System {
+        /// What was tried.
+        doing: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+/// Refuses a socket that lies in a directory below `/tmp` which is not this user's own: anybody can make one there first.
+///
+/// # Errors
+/// [`BindError::NotPrivate`].
+pub fn check_owner(socket: &Path) -> Result<(), BindError> {
+    let directory = private_directory();
+    if socket.parent() == Some(&directory) { check_private(&directory) } else { Ok(()) }
+}
+
+fn check_private(directory: &Path) -> Result<(), BindError> {
+    match fs::symlink_metadata(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Ok(found) if found.is_dir() && found.uid() == geteuid().as_raw() && found.mode() & 0o077 == 0 => Ok(()),
+        _ => Err(BindError::NotPrivate(directory.into())),
+    }
+}
+
+/// A listening socket and its place.
+#[derive(Debug)]
+pub(super) struct Bound {
+    pub(super) listener: UnixListener,
+    pub(super) place: Place,
+}
+
+/// A socket in the file system, told apart from one that another process put there later.
+#[derive(Debug)]
+pub(super) struct Place {
+    path: PathBuf,
+    /// Device and inode.
+    identity: (u64, u64),
+}
+
+impl Bound {
+    pub(super) fn new(path: &Path) -> Result<Self, BindError> {
+        let failed = |doing| move |error| BindError::System { doing, path: path.into(), error };
+        make_directory(path)?;
+        make_way(path)?;
+        let bind = || {
+            let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+            // The file takes its mode from the socket, less the umask: so there is no moment in which it admits too many.
+            fchmod(&socket, Mode::from_raw_mode(MODE))?;
+            socket.bind(&SockAddr::unix(path)?)?;
+            fs::set_permissions(path, Permissions::from_mode(MODE))?;
+            socket.listen(BACKLOG)?;
+            socket.set_nonblocking(true)?;
+            Ok(socket.into())
+        };
+        let listener = bind().map_err(failed("bind the administration socket"))?;
+        let found = fs::symlink_metadata(path).map_err(failed("look at"))?;
+        Ok(Self { listener, place: Place { path: path.into(), identity: (found.dev(), found.ino()) } })
+    }
+}
+
+impl Place {
+    /// Removes the socket, if it is still the one that was bound.
+    pub(super) fn remove(&self) {
+        let ours = |found: fs::Metadata| (found.dev(), found.ino()) == self.identity;
+        if fs::symlink_metadata(&self.path).is_ok_and(ours)
+            && let Err(error) = fs::remove_file(&self.path)
+        {
+            log::warn!("cannot remove the administration socket {}: {error}", self.path.display());
+        }
+    }
+}
+
+fn make_directory(socket: &Path) -> Result<(), BindError> {
+    // A path without a directory has an empty one: the current.
+    let Some(directory) = socket.parent().filter(|directory| !directory.as_os_str().is_empty()) else {
+        return Ok(());
+    };
+    let mode = if *directory == private_directory() { 0o700 } else { 0o755 };
+    let made = DirBuilder::new().recursive(true).mode(mode).create(directory);
+    made.map_err(|error| BindError::System { doing: "create the directory", path: directory.into(), error })?;
+    check_owner(socket)
+}
+
+/// Removes the socket of a dead process; anything else that stands at `path` is an error.
+fn make_way(path: &Path) -> Result<(), BindError> {
+    let failed = |doing| move |error| BindError::System { doing, path: path.into(), error };
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed("look at")(error)),
+        Ok(found) if !found.file_type().is_socket() => return Err(BindError::NotASocket(path.into())),
+        Ok(_) => {}
+    }
+    let client = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(failed("ask who serves"))?;
+    // A listener whose queue is full would hold a blocking connect up.
+    client.set_nonblocking(true).map_err(failed("ask who serves"))?;
+    match SockAddr::unix(path).and_then(|address| client.connect(&address)) {
+        Ok(()) => Err(match rustix::net::sockopt::socket_peercred(&client) {
+            Ok(peer) => BindError::Live { path: path.into(), pid: peer.pid.as_raw_nonzero().get() },
+            Err(_) => BindError::Busy(path.into()),
+        }),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(BindError::Busy(path.into())),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            fs::remove_file(path).map_err(failed("remove a dead process's socket"))
+        }
+        Err(error) => Err(failed("ask who serves")(error)),
+    }
+}

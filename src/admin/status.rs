@@ -1,0 +1,227 @@
+//! The status document: what `GET /v1/status` answers and `balancer status` reads.
+
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::view::{View, descriptors};
+use crate::observe::counters::{Closed, Counter, Refused, ServiceCounters};
+use crate::table::{Backend, RoundRobin, Service};
+
+/// The whole process. Every time is RFC 3339 in UTC.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    /// The program's version.
+    pub version: String,
+    /// The process.
+    pub pid: u32,
+    /// When it started to serve.
+    pub started: String,
+    /// Number of workers.
+    pub workers: u64,
+    /// Sessions open now.
+    pub sessions: u32,
+    /// How many there may be.
+    pub max_connections: Option<u32>,
+    /// Pipes held now, lent or spare.
+    pub pipes: u64,
+    /// How many there may be.
+    pub pipes_max: u64,
+    /// Times a bulk flow went on by copying because no pipe could be had.
+    pub pipes_refused: u64,
+    /// Times a receive had to wait for a free buffer.
+    pub buffers_refused: u64,
+    /// Turns of all the workers' loops.
+    pub wakes: u64,
+    /// Descriptors open now, where the kernel says it.
+    pub descriptors: Option<u64>,
+    /// How many there may be.
+    pub descriptors_max: u64,
+    /// The file it runs on.
+    pub config: ConfigStatus,
+    /// The services in the order of the configuration.
+    pub services: IndexMap<String, ServiceStatus>,
+}
+
+/// The configuration that the process runs on.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ConfigStatus {
+    /// The file; null where the configuration is built in.
+    pub path: Option<String>,
+    /// SHA-256 of what was read.
+    pub sha256: String,
+    /// Counts the configurations applied, the first included.
+    pub generation: u64,
+    /// When it was read.
+    pub loaded: String,
+    /// `same`, `changed` or `missing`; null where there is no file, or where it cannot be read now.
+    pub on_disk: Option<String>,
+}
+
+/// One service.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// The addresses really listened on; empty until they are bound.
+    pub listen: Vec<String>,
+    /// How a backend is chosen.
+    pub balance: String,
+    /// `ok`, `degraded` or `down`.
+    pub state: String,
+    /// Sessions open now, those still being connected included.
+    pub connections: u32,
+    /// How many there may be.
+    pub max_connections: Option<u32>,
+    /// Clients accepted, also those refused afterwards.
+    pub accepted: u64,
+    /// Sessions established with a backend.
+    pub total: u64,
+    /// Clients refused.
+    pub refused: u64,
+    /// The same by reason, every reason listed.
+    pub refused_by: IndexMap<String, u64>,
+    /// Sessions ended, by reason, every reason listed.
+    pub closed: IndexMap<String, u64>,
+    /// The backends in the order of the configuration.
+    pub backends: IndexMap<String, BackendStatus>,
+}
+
+/// One backend.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BackendStatus {
+    /// Where it listens.
+    pub address: String,
+    /// `primary` or `backup`.
+    pub role: String,
+    /// `starting`, `up`, `down` or `drained`.
+    pub state: String,
+    /// Since when it is in that state.
+    pub since: String,
+    /// Why.
+    pub reason: String,
+    /// Its share against its neighbours'.
+    pub weight: u16,
+    /// Sessions open now, those still being connected included.
+    pub connections: u32,
+    /// How many there may be.
+    pub max_connections: Option<u32>,
+    /// Sessions established with it.
+    pub total: u64,
+    /// Connects that failed by its fault.
+    pub failures: u64,
+    /// Bytes from clients to it.
+    pub bytes_in: u64,
+    /// Bytes from it to clients.
+    pub bytes_out: u64,
+    /// How long the last probe took, in milliseconds.
+    pub probe_ms: Option<f64>,
+    /// The drain that holds it out, if any.
+    pub drain: Option<Drain>,
+}
+
+/// A backend held out for a limited time.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Drain {
+    /// When it comes back by itself.
+    pub until: String,
+    /// Why it was taken out.
+    pub reason: String,
+}
+
+impl Status {
+    /// The process as it is now.
+    pub(super) fn of(view: &View) -> Self {
+        let table = view.table.load();
+        let listening = view.listening.load();
+        let service = |service: &Service| {
+            let name = &service.state.name;
+            let listen = listening.get(name).cloned().unwrap_or_default();
+            (name.to_string(), ServiceStatus::of(service, listen, view.started))
+        };
+        Self {
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            started: time(view.started),
+            workers: view.workers as u64,
+            sessions: view.sessions.taken(),
+            max_connections: view.sessions.limit(),
+            pipes: view.counters.sum(|worker| worker.pipes.get()),
+            pipes_max: view.pipes_max,
+            pipes_refused: view.counters.sum(|worker| worker.pipes_refused.get()),
+            buffers_refused: view.counters.sum(|worker| worker.buffers_refused.get()),
+            wakes: view.counters.sum(|worker| worker.wakes.get()),
+            descriptors: descriptors(),
+            descriptors_max: view.descriptors_max,
+            config: ConfigStatus {
+                path: view.config.path.as_ref().map(|path| path.display().to_string()),
+                sha256: view.config.sha256.clone(),
+                generation: table.generation,
+                loaded: time(view.config.loaded),
+                on_disk: view.config.on_disk().map(Into::into),
+            },
+            services: table.services.iter().map(service).collect(),
+        }
+    }
+}
+
+impl ServiceStatus {
+    fn of(service: &Service, listen: Vec<String>, since: Timestamp) -> Self {
+        let counters = &service.state.counters;
+        let by_reason = |label: &str, counter: &dyn Fn(&ServiceCounters) -> &Counter| {
+            (label.to_owned(), counters.sum(|worker| counter(worker).get()))
+        };
+        let refused_by: IndexMap<_, _> = Refused::ALL
+            .iter()
+            .map(|&reason| by_reason(reason.label(), &|worker| &worker.refused[reason as usize]))
+            .collect();
+        let backends: IndexMap<_, _> = service
+            .backends
+            .iter()
+            .zip(&service.weights)
+            .map(|(backend, &weight)| (backend.name.to_string(), BackendStatus::of(backend, weight, since)))
+            .collect();
+        Self {
+            listen,
+            balance: RoundRobin::NAME.into(),
+            state: "ok".into(),
+            connections: service.state.places.taken(),
+            max_connections: service.state.places.limit(),
+            accepted: counters.sum(|worker| worker.accepted.get()),
+            total: backends.values().map(|backend| backend.total).sum(),
+            refused: refused_by.values().sum(),
+            refused_by,
+            closed: Closed::ALL
+                .iter()
+                .map(|&reason| by_reason(reason.label(), &|worker| &worker.closed[reason as usize]))
+                .collect(),
+            backends,
+        }
+    }
+}
+
+impl BackendStatus {
+    fn of(backend: &Arc<Backend>, weight: u16, since: Timestamp) -> Self {
+        Self {
+            address: backend.address.to_string(),
+            role: "primary".into(),
+            state: "up".into(),
+            since: time(since),
+            reason: "not probed".into(),
+            weight,
+            connections: backend.places.taken(),
+            max_connections: backend.places.limit(),
+            total: backend.counters.sum(|worker| worker.sessions.get()),
+            failures: backend.counters.sum(|worker| worker.connect_failures.get()),
+            bytes_in: backend.counters.sum(|worker| worker.bytes_in.get()),
+            bytes_out: backend.counters.sum(|worker| worker.bytes_out.get()),
+            probe_ms: None,
+            drain: None,
+        }
+    }
+}
+
+/// RFC 3339 in UTC, to the millisecond.
+fn time(at: Timestamp) -> String {
+    format!("{at:.3}")
+}

@@ -1,0 +1,138 @@
+//! What the administration side reads of the running process; it changes nothing.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use indexmap::IndexMap;
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+
+use crate::observe::counters::{PerWorker, WorkerCounters};
+use crate::table::{Places, Published};
+
+/// Everything that the administration side may read, put together once at the start.
+#[derive(Debug)]
+pub struct View {
+    /// The current table.
+    pub table: Published,
+    /// When the process started to serve.
+    pub started: Timestamp,
+    /// Number of workers.
+    pub workers: usize,
+    /// The file that the current table was made of.
+    pub config: ConfigFile,
+    /// Sessions of the whole process, and how many there may be.
+    pub sessions: Arc<Places>,
+    /// What the workers count of themselves.
+    pub counters: Arc<PerWorker<WorkerCounters>>,
+    /// The addresses really listened on, by service: the configured ones with the kernel's choice in place of port 0.
+    /// Empty until the listeners are bound, because the administration side answers before they are.
+    pub listening: ArcSwap<Listening>,
+    /// Pipes that the workers may hold together.
+    pub pipes_max: u64,
+    /// The limit of descriptors.
+    pub descriptors_max: u64,
+}
+
+/// Listening addresses by the service's name, in the order of the configuration.
+pub type Listening = IndexMap<Arc<str>, Vec<String>>;
+
+/// The configuration file as it was when it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigFile {
+    /// Where it was read; `None`: the configuration is built in.
+    pub path: Option<PathBuf>,
+    /// SHA-256 of what was read, in hexadecimal.
+    pub sha256: String,
+    /// When it was loaded.
+    pub loaded: Timestamp,
+}
+
+/// A file longer than this is not read to be compared; no configuration comes near.
+const LONGEST_FILE: u64 = 64 << 20;
+
+impl ConfigFile {
+    /// The description of a file that has just been read, with the SHA-256 of its bytes.
+    pub fn new(path: Option<PathBuf>, sha256: String) -> Self {
+        Self { path, sha256, loaded: Timestamp::now() }
+    }
+
+    /// Whether the file is still what was loaded: `same`, `changed` or `missing`; `None` where there is none, or where it
+    /// cannot be read now.
+    pub fn on_disk(&self) -> Option<&'static str> {
+        match sha256_of(self.path.as_deref()?) {
+            Ok(sha256) if sha256 == self.sha256 => Some("same"),
+            Ok(_) => Some("changed"),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Some("missing"),
+            Err(_) => None,
+        }
+    }
+}
+
+fn sha256_of(path: &Path) -> io::Result<String> {
+    // Opening something that is not a file (a FIFO) could block.
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut hash = Sha256::new();
+    let mut file = File::open(path)?.take(LONGEST_FILE);
+    let mut chunk = [0; 16 << 10];
+    loop {
+        match file.read(&mut chunk)? {
+            0 => return Ok(hex(&hash.finalize())),
+            length => hash.update(&chunk[..length]),
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Descriptors that this process has open, unless the kernel does not say.
+pub(super) fn descriptors() -> Option<u64> {
+    // Since Linux 6.2 the directory's size is their number, which costs neither a descriptor nor a walk.
+    match fs::metadata("/proc/self/fd").ok()?.len() {
+        // The walk itself holds one.
+        0 => fs::read_dir("/proc/self/fd").ok().map(|entries| (entries.count() as u64).saturating_sub(1)),
+        count => Some(count),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_changed_or_removed_file_is_seen() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("balancer.yaml");
+        fs::write(&path, "services: {}").unwrap();
+        let file = ConfigFile::new(Some(path.clone()), b"services: {}");
+        assert_eq!(file.on_disk(), Some("same"));
+        fs::write(&path, "services: {a: b}").unwrap();
+        assert_eq!(file.on_disk(), Some("changed"));
+        fs::remove_file(&path).unwrap();
+        assert_eq!(file.on_disk(), Some("missing"));
+        fs::create_dir(&path).unwrap();
+        assert_eq!(file.on_disk(), None, "what is no file cannot be compared");
+        assert_eq!(ConfigFile::new(None, b"").on_disk(), None);
+    }
+
+    #[test]
+    fn the_hash_is_what_sha256sum_prints() {
+        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(ConfigFile::new(None, b"abc").sha256, abc);
+    }
+
+    #[test]
+    fn open_descriptors_are_counted() {
+        let before = descriptors().unwrap();
+        let _held: Vec<_> = (0..100).map(|_| File::open("/dev/null").unwrap()).collect();
+        // Other tests open and close theirs at the same time.
+        assert!(descriptors().unwrap() > before.saturating_sub(50) + 50);
+    }
+}

@@ -1,0 +1,90 @@
+//! The client side of the administration socket: finds the running balancer and asks it one thing.
+
+use std::env;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::{Request, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+
+use crate::admin;
+
+/// How long the balancer may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The longest answer that is read, in bytes.
+const LONGEST_ANSWER: usize = 256 << 20;
+
+/// Where the running balancer is to be found.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Target {
+    /// The administration socket [default: $BALANCER_SOCKET, then that of this user or of the system]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+}
+
+impl Target {
+    fn socket(&self) -> PathBuf {
+        let named = self.socket.clone().or_else(|| env::var_os("BALANCER_SOCKET").map(PathBuf::from));
+        named.filter(|path| !path.as_os_str().is_empty()).unwrap_or_else(|| {
+            // Root's own demo listens where a user's would.
+            let (system, user) = (admin::default_socket(), admin::user_socket());
+            if !system.exists() && user.exists() { user } else { system }
+        })
+    }
+
+    /// What the balancer answers to a GET of `path`.
+    ///
+    /// # Errors
+    /// Where nobody can be reached or the answer is not OK: why, and what to do.
+    pub(crate) fn get(&self, path: &str) -> anyhow::Result<Bytes> {
+        let socket = self.socket();
+        admin::check_owner(&socket)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let answer = tokio::time::timeout(PATIENCE, get(&socket, path)).await;
+            answer.with_context(|| format!("the balancer at {} did not answer in time", socket.display()))?
+        })
+    }
+}
+
+async fn get(socket: &Path, path: &str) -> anyhow::Result<Bytes> {
+    let stream = UnixStream::connect(socket).await.map_err(|error| unreachable(socket, &error))?;
+    let broken = || format!("the conversation with the balancer at {} broke off", socket.display());
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.with_context(broken)?;
+    tokio::spawn(connection);
+    let request = Request::get(path).header(header::HOST, "balancer").body(Empty::<Bytes>::new())?;
+    let (head, body) = sender.send_request(request).await.with_context(broken)?.into_parts();
+    let body = Limited::new(body, LONGEST_ANSWER).collect().await.map_err(anyhow::Error::from_boxed);
+    let body = body.with_context(broken)?.to_bytes();
+    if head.status != StatusCode::OK {
+        bail!("the balancer at {} answers {path} with {}", socket.display(), head.status);
+    }
+    Ok(body)
+}
+
+fn unreachable(socket: &Path, error: &io::Error) -> anyhow::Error {
+    let socket = socket.display();
+    match error.kind() {
+        io::ErrorKind::NotFound => anyhow::anyhow!(
+            "no balancer at {socket}: start it with `balancer run`, or say where it is with --socket or $BALANCER_SOCKET"
+        ),
+        io::ErrorKind::ConnectionRefused => {
+            anyhow::anyhow!(
+                "no balancer at {socket}: the one that made this socket has died; start it with `balancer run`"
+            )
+        }
+        io::ErrorKind::PermissionDenied => {
+            anyhow::anyhow!(
+                "may not connect to {socket}: run this as the balancer's user, as one of its group, or as root"
+            )
+        }
+        _ => anyhow::anyhow!("cannot connect to {socket}: {error}; --socket or $BALANCER_SOCKET names another one"),
+    }
+}
