@@ -14,8 +14,11 @@
 //! | [`cli`] | one file a subcommand | everything that a user may ask for |
 //! | [`sys`] | ring, sockets, pipes, limits: the only `unsafe` | nothing of the others |
 
+pub mod admin;
+pub mod app;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod forward;
 pub mod link;
 pub mod observe;

@@ -1,6 +1,11 @@
 //! The command line: one file a subcommand, each with its arguments and a `run`.
 
 mod check;
+mod client;
+mod demo;
+mod log;
+mod run;
+mod status;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -8,6 +13,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::app::{self, Program};
 use crate::config::{self, Loaded};
 
 /// The place of the configuration where neither `--config` nor `BALANCER_CONFIG` names one.
@@ -23,14 +29,34 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Run(run::Arguments),
     Check(check::Arguments),
+    Demo(demo::Arguments),
+    Status(status::Arguments),
 }
 
 /// Does what the arguments of this process ask for. Wrong usage ends the process with 2.
 pub fn main() -> ExitCode {
     match Cli::parse().command {
+        Command::Run(arguments) => run::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Status(arguments) => status::run(arguments).unwrap_or_else(|error| failed(&error)),
     }
+}
+
+/// Runs a program until it ends, and says why it did where that was not asked for.
+fn serve(program: Program) -> ExitCode {
+    match app::run(program) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failed(&failure),
+    }
+}
+
+/// The last line on standard error: why, and what to do.
+fn failed(error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("error: {error}");
+    ExitCode::FAILURE
 }
 
 /// The argument that names the configuration.

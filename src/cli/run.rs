@@ -1,0 +1,28 @@
+//! `balancer run`: serves in the foreground until it is told to stop.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::{ConfigFile, log, serve};
+use crate::admin;
+use crate::app::Program;
+
+/// Balance in the foreground; logs to standard error
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    config: ConfigFile,
+}
+
+/// Exits 0 after an orderly stop.
+pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    log::init();
+    let loaded = match arguments.config.load() {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
+    let admin_socket = loaded.config.admin.socket.clone().unwrap_or_else(admin::default_socket);
+    let source = admin::ConfigFile::new(Some(loaded.path), loaded.sha256);
+    serve(Program { config: loaded.config, source, admin_socket, narrate: false })
+}

@@ -1,0 +1,153 @@
+//! The control plane: one loop that decides, and the only one that publishes a table.
+
+mod journal;
+mod publish;
+
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc::Receiver;
+use tokio::time::{Instant, sleep_until};
+
+use self::journal::Journal;
+pub use self::publish::table;
+use crate::link::{Command, Commander, Report};
+use crate::table::Places;
+
+/// After the drain's deadline, sessions are reset at once; a worker that needs longer than this hangs.
+const ENDING: Duration = Duration::from_secs(5);
+
+/// Why the control plane gave up.
+#[derive(Debug, Error)]
+pub enum Failure {
+    /// A worker ended although nobody told it to.
+    #[error("worker {0} has failed: {1}; nothing is served by a part of the workers: the process ends, start it again")]
+    Worker(usize, String),
+    /// Workers did not end when told to.
+    #[error("{0} workers did not end within {ENDING:?} after their sessions were closed")]
+    Hanging(usize),
+    /// Signals cannot be received.
+    #[error("cannot receive signals: {0}")]
+    Signals(#[from] std::io::Error),
+    /// A second signal asked for an end at once.
+    #[error("stopped at once by a second signal, {0} sessions were open")]
+    Impatient(u32),
+}
+
+/// The control plane's share of the process.
+#[derive(Debug)]
+pub struct Control {
+    /// One for each worker.
+    pub commanders: Vec<Commander>,
+    /// What the workers report.
+    pub reports: Receiver<Report>,
+    /// How long a stop waits for open sessions.
+    pub drain: Duration,
+    /// Sessions of the whole process.
+    pub sessions: std::sync::Arc<Places>,
+}
+
+/// Where the process stands.
+#[derive(Debug, Clone, Copy)]
+enum State {
+    Serving,
+    /// No client is accepted any more; open sessions may finish until then.
+    Draining(Instant),
+    /// Every session is being closed.
+    Ending(Instant),
+}
+
+impl Control {
+    /// Serves until a signal ends it.
+    ///
+    /// # Errors
+    /// [`Failure`]; an orderly stop is none.
+    pub async fn run(mut self) -> Result<(), Failure> {
+        let mut stop = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
+        let mut later = [
+            (signal(SignalKind::hangup())?, "SIGHUP: reload is not supported yet; nothing has changed"),
+            (signal(SignalKind::user_defined1())?, "SIGUSR1: there is no access log yet; nothing has changed"),
+            (signal(SignalKind::user_defined2())?, "SIGUSR2: upgrade is not supported yet; nothing has changed"),
+        ];
+        let mut journal = Journal::default();
+        let mut state = State::Serving;
+        let mut working = self.commanders.len();
+        while working > 0 {
+            let deadline = match state {
+                State::Serving => None,
+                State::Draining(until) | State::Ending(until) => Some(until),
+            };
+            tokio::select! {
+                () = received(&mut stop) => match state {
+                    State::Serving => state = self.stop(),
+                    State::Draining(_) | State::Ending(_) => return Err(Failure::Impatient(self.sessions.taken())),
+                },
+                message = ignored(&mut later) => log::warn!("{message}"),
+                Some(report) = self.reports.recv() => match report {
+                    Report::Ended { outcome: Ok(()), .. } if !matches!(state, State::Serving) => working -= 1,
+                    Report::Ended { worker, outcome } => {
+                        let why = outcome.err().unwrap_or_else(|| "it ended without being told to".to_owned());
+                        return Err(Failure::Worker(worker, why));
+                    }
+                    report => journal.note(report),
+                },
+                () = elapsed(deadline) => match state {
+                    State::Draining(_) => state = self.end(),
+                    _ => return Err(Failure::Hanging(working)),
+                },
+            }
+        }
+        log::info!("stopped");
+        Ok(())
+    }
+
+    fn stop(&self) -> State {
+        log::info!(
+            "stopping: no client is accepted any more; {} open sessions may finish within {:?}",
+            self.sessions.taken(),
+            self.drain
+        );
+        self.tell_all(|| Command::Stop);
+        State::Draining(Instant::now() + self.drain)
+    }
+
+    fn end(&self) -> State {
+        log::warn!("{} sessions were still open after {:?}: they are reset", self.sessions.taken(), self.drain);
+        self.tell_all(|| Command::End);
+        State::Ending(Instant::now() + ENDING)
+    }
+
+    fn tell_all(&self, command: impl Fn() -> Command) {
+        for (worker, commander) in self.commanders.iter().enumerate() {
+            if let Err(error) = commander.tell(command()) {
+                // Its end is reported, or the deadline finds it.
+                log::error!("worker {worker}: {error}");
+            }
+        }
+    }
+}
+
+async fn received(signals: &mut [Signal; 2]) {
+    let [terminate, interrupt] = signals;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+async fn ignored(signals: &mut [(Signal, &'static str); 3]) -> &'static str {
+    let [(hangup, reload), (user1, reopen), (user2, upgrade)] = signals;
+    tokio::select! {
+        _ = hangup.recv() => reload,
+        _ = user1.recv() => reopen,
+        _ = user2.recv() => upgrade,
+    }
+}
+
+async fn elapsed(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
