@@ -72,6 +72,9 @@ fn socket_address(text: &str) -> Result<SocketAddr, String> {
     if let Ok(ip) = text.parse::<IpAddr>() {
         return Err(bare(ip, text));
     }
+    if text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).is_some_and(|ip| ip.parse::<Ipv6Addr>().is_ok()) {
+        return Err(format!("the port is missing: \"{text}:8080\""));
+    }
     let Some((host, port)) = text.rsplit_once(':') else {
         return Err(if is_number(text) {
             format!("the address is missing before the port: {}", quoted(&format!("127.0.0.1:{text}")))
@@ -124,7 +127,7 @@ fn usable(address: SocketAddr) -> Result<SocketAddr, String> {
     if let IpAddr::V6(ip) = address.ip()
         && let Some(ip) = ip.to_ipv4_mapped()
     {
-        return Err(format!("an IPv4 address in IPv6's clothes: write {ip}:{}", address.port()));
+        return Err(format!("this is an IPv4 address: write {ip}:{}", address.port()));
     }
     let broadcast = matches!(address.ip(), IpAddr::V4(ip) if ip.is_broadcast());
     if address.ip().is_multicast() || broadcast {
@@ -157,6 +160,7 @@ mod tests {
             ("localhost:80", "127.0.0.1"),
             ("10.0.0.1", "10.0.0.1:8080"),
             ("::1:80", "[::1:80]:8080"),
+            ("[::1]", "\"[::1]:8080\""),
             ("2001:db8:0:0:0:0:0:1:80", "\"[2001:db8:0:0:0:0:0:1]:80\""),
             ("http://10.0.0.1:80/x", "`10.0.0.1:80`"),
             ("10.0.0.256:80", "not an IPv4 address"),

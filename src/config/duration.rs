@@ -21,13 +21,17 @@ pub(super) fn parse(text: &str) -> Result<Duration, String> {
             return Err(form.to_owned());
         }
         if unit.is_empty() {
-            return Err(if after.is_empty() { format!("a unit is missing: {form}") } else { form.to_owned() });
+            return Err(if after.is_empty() {
+                format!("its unit is missing, such as {digits}s")
+            } else {
+                form.to_owned()
+            });
         }
         let Some((_, factor)) = units.find(|(name, _)| *name == unit) else {
             return Err(if UNITS.iter().any(|(name, _)| *name == unit) {
                 "each unit stands once, from the largest to the smallest: 1h30m".to_owned()
             } else {
-                format!("the units are h, m, s and ms: {form}")
+                "the units are h, m, s and ms".to_owned()
             });
         };
         millis = digits

@@ -43,6 +43,7 @@ impl Reader {
         let admin = self.admin(section.get("admin"));
         let services = match section.get("services") {
             Some(node) => self.services(node),
+            None if !matches!(root.value, Value::Map(_)) => Vec::new(),
             None => self.missing(root.place, "`services` is missing: at least one service is due"),
         };
         Config {
@@ -58,14 +59,14 @@ impl Reader {
         let Some(node) = node else { return Admin::default() };
         let socket = self.section(node, &sections::ADMIN).get("socket").and_then(|node| {
             let path = self.parsed(node, "the path of a Unix socket is due here", address::unix_path)?;
-            self.take(Listen::Unix(path.clone()), "the admin socket", node.place);
+            self.take(Listen::Unix(path.clone()), "the admin socket", node.used);
             Some(path)
         });
         Admin { socket }
     }
 
     fn services(&mut self, node: &Node) -> Vec<Service> {
-        let found = entries(node, "`services`", &mut self.problems);
+        let found = entries(node, "`services`", "names to services", &mut self.problems);
         if found.is_empty() && matches!(node.value, Value::Map(_) | Value::Null) {
             self.problem(node.place, "`services` is empty: at least one service is due");
         }
@@ -117,7 +118,7 @@ impl Reader {
             .filter_map(|node| {
                 let due = "an address and a port are due here, such as 0.0.0.0:8080";
                 let listen = self.parsed(node, due, address::listen)?;
-                self.take(listen.clone(), &owner, node.place);
+                self.take(listen.clone(), &owner, node.used);
                 Some(listen)
             })
             .collect()
@@ -144,7 +145,8 @@ impl Reader {
     }
 
     fn backends(&mut self, node: &Node) -> Vec<Backend> {
-        let found = entries(node, "`backends`", &mut self.problems);
+        let found =
+            entries(node, "`backends`", "names to addresses, such as `web-01: 10.0.0.11:8080`", &mut self.problems);
         if found.is_empty() && matches!(node.value, Value::Map(_) | Value::Null) {
             self.problem(node.place, "`backends` is empty: at least one backend is due");
         }
@@ -267,6 +269,10 @@ impl Reader {
                 return None;
             }
             hint = did_you_mean(text, [word]);
+        }
+        if matches!(&node.value, Value::Text(text) if text.parse::<u32>().is_ok_and(|number| number.to_string() == *text))
+        {
+            hint = " in quotes: take them away".to_owned();
         }
         let or = word.map_or_else(String::new, |word| format!(", or `{word}`"));
         let (from, to) = range.into_inner();

@@ -30,14 +30,17 @@ pub struct Loaded {
 ///
 /// Everything that is wrong with the file, at once.
 pub fn load(path: &Path) -> Result<Loaded, Report> {
-    let of_file = |what| Report::new(path, "", vec![Problem::of_file(what)]);
-    let bytes = read(path).map_err(of_file)?;
-    let text = match std::str::from_utf8(&bytes) {
+    let bytes = read(path).map_err(|what| Report::new(path, "", vec![Problem::of_file(what)]))?;
+    understand(path, &bytes)
+}
+
+fn understand(path: &Path, bytes: &[u8]) -> Result<Loaded, Report> {
+    let text = match std::str::from_utf8(bytes) {
         Ok(text) => text.strip_prefix('\u{feff}').unwrap_or(text),
-        Err(error) => return Err(not_utf8(path, &bytes, error.valid_up_to())),
+        Err(error) => return Err(not_utf8(path, bytes, error.valid_up_to())),
     };
     let config = parse(text).map_err(|problems| Report::new(path, text, problems))?;
-    Ok(Loaded { config, path: path.to_owned(), sha256: hex(&Sha256::digest(&bytes)) })
+    Ok(Loaded { config, path: path.to_owned(), sha256: hex(&Sha256::digest(bytes)) })
 }
 
 fn parse(text: &str) -> Result<Config, Vec<Problem>> {
@@ -139,4 +142,112 @@ fn names(directory: &Path) -> io::Result<Vec<String>> {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXAMPLE: &str = include_str!("../../balancer.yaml");
+
+    /// What YAML and this reader give a meaning to.
+    const WORDS: [&str; 32] = [
+        "\n",
+        "\t",
+        "\r",
+        " ",
+        "  ",
+        ": ",
+        "- ",
+        "[",
+        "]",
+        "{",
+        "}",
+        ",",
+        "\"",
+        "'",
+        "# ",
+        "&a ",
+        "*a",
+        "<<: *a\n",
+        "!!int ",
+        "? ",
+        "| ",
+        "> ",
+        "---\n",
+        "...\n",
+        "%YAML 1.2\n",
+        "none",
+        "-1",
+        "1e999",
+        ".nan",
+        "\u{feff}",
+        "services:\n",
+        "99999999999999999999",
+    ];
+
+    fn mutate(bytes: &mut Vec<u8>, random: &mut fastrand::Rng) {
+        let at = random.usize(..=bytes.len());
+        let end = (at + random.usize(..40)).min(bytes.len());
+        match random.u8(..6) {
+            0 => bytes.truncate(at),
+            1 => drop(bytes.drain(at..end)),
+            2 => drop(bytes.splice(at..at, random.choice(WORDS).unwrap_or_default().bytes())),
+            3 => drop(bytes.splice(at..end, random.choice(WORDS).unwrap_or_default().bytes())),
+            4 => {
+                let copy = bytes[at..end].to_vec();
+                let to = random.usize(..=bytes.len());
+                bytes.splice(to..to, copy);
+            }
+            _ => {
+                for byte in &mut bytes[at..end.min(at + 2)] {
+                    *byte = random.u8(..);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic() {
+        let path = Path::new("balancer.yaml");
+        let (mut valid, mut wrong) = (0, 0);
+        for seed in 0..5_000 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut bytes = EXAMPLE.as_bytes().to_vec();
+            for _ in 0..random.usize(1..12) {
+                mutate(&mut bytes, &mut random);
+            }
+            let outcome = std::panic::catch_unwind(|| match understand(path, &bytes) {
+                Ok(_) => true,
+                Err(report) => {
+                    assert!(report.to_string().starts_with("balancer.yaml:"));
+                    false
+                }
+            });
+            match outcome {
+                Ok(true) => valid += 1,
+                Ok(false) => wrong += 1,
+                Err(_) => panic!("seed {seed}: {:?}", String::from_utf8_lossy(&bytes)),
+            }
+        }
+        // Both ways must have been walked for this to mean anything.
+        assert!(valid > 100 && wrong > 1_000, "{valid} valid, {wrong} wrong");
+    }
+
+    #[test]
+    fn a_file_cut_short_anywhere_is_an_error_or_a_whole_configuration() {
+        for length in 0..=EXAMPLE.len() {
+            if let Ok(loaded) = understand(Path::new("balancer.yaml"), &EXAMPLE.as_bytes()[..length]) {
+                assert!(loaded.config.services.iter().all(|service| !service.backends.is_empty()));
+            }
+        }
+    }
+
+    #[test]
+    fn the_digest_is_of_the_bytes_of_the_file() {
+        let bytes = "\u{feff}services: { web: { listen: 0.0.0.0:0, backends: { web-01: 10.0.0.1:80 } } }";
+        let Ok(loaded) = understand(Path::new("x"), bytes.as_bytes()) else { panic!("a valid file was refused") };
+        assert_eq!(loaded.sha256, hex(&Sha256::digest(bytes)));
+        assert_eq!(loaded.sha256.len(), 64);
+    }
 }

@@ -18,7 +18,7 @@ impl Place {
 }
 
 /// One thing that is wrong.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Problem {
     /// `None`: the file as a whole.
     place: Option<Place>,
@@ -47,6 +47,8 @@ impl Report {
     /// Puts the problems in the order of the file.
     pub(super) fn new(path: &Path, text: &str, mut problems: Vec<Problem>) -> Self {
         problems.sort_by_key(|problem| problem.place);
+        // What stands behind an anchor is read once for each alias.
+        problems.dedup();
         Self { path: path.to_owned(), text: text.to_owned(), problems }
     }
 

@@ -16,7 +16,7 @@ pub(super) struct Kind {
 }
 
 pub(super) const FILE: Kind = Kind {
-    name: "the file",
+    name: "the top level",
     keys: &["workers", "drain", "max_connections", "admin", "services"],
     later: &["state", "access_log", "reload"],
 };
@@ -41,7 +41,7 @@ impl<'t> Section<'t> {
     /// comments is one without keys.
     pub(super) fn of(node: &'t Node, kind: &Kind, problems: &mut Vec<Problem>) -> Self {
         let mut found = HashMap::new();
-        for (key, value) in entries(node, kind.name, problems) {
+        for (key, value) in entries(node, kind.name, "keys to values", problems) {
             match kind.keys.iter().find(|name| **name == key.name) {
                 Some(name) => {
                     found.insert(*name, value);
@@ -59,12 +59,17 @@ impl<'t> Section<'t> {
 }
 
 /// The entries of a mapping, each key once; a list or a text in its place, and repeated keys, go to `problems`.
-pub(super) fn entries<'t>(node: &'t Node, name: &str, problems: &mut Vec<Problem>) -> Vec<(&'t Key, &'t Node)> {
+pub(super) fn entries<'t>(
+    node: &'t Node,
+    name: &str,
+    of: &str,
+    problems: &mut Vec<Problem>,
+) -> Vec<(&'t Key, &'t Node)> {
     let map = match &node.value {
         Value::Map(map) => map.as_slice(),
         Value::Null => &[],
         other => {
-            let what = format!("{name} is a mapping of keys to values, found {}", other.describe());
+            let what = format!("{name} is a mapping of {of}, found {}", other.describe());
             problems.push(Problem::new(node.place, what));
             &[]
         }
@@ -88,9 +93,9 @@ fn unknown(key: &str, kind: &Kind) -> String {
         return format!("`{key}` is not supported yet: take it out");
     }
     let shown = quoted(key);
-    let elsewhere = |other: &&&Kind| other.keys.contains(&key) || other.later.contains(&key);
-    if let Some(home) = KINDS.iter().find(elsewhere) {
-        return format!("{} has no key {shown}: it is one of {}", kind.name, home.name);
+    let homes: Vec<&str> = KINDS.iter().filter(|other| other.keys.contains(&key)).map(|other| other.name).collect();
+    if !homes.is_empty() {
+        return format!("{} has no key {shown}: it belongs to {}", kind.name, homes.join(" or "));
     }
     format!("{} has no key {shown}{}", kind.name, did_you_mean(key, kind.keys.iter().copied()))
 }

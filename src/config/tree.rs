@@ -13,7 +13,10 @@ use super::report::{Place, Problem};
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) value: Value,
+    /// Where it is written.
     pub(super) place: Place,
+    /// Where it is used: the alias's place, if it came through one.
+    pub(super) used: Place,
 }
 
 /// A key of the file and where it stands.
@@ -53,7 +56,7 @@ fn options() -> Options {
         reject_unsupported_tags: true,
         non_finite_float_policy: NonFiniteFloatPolicy::AsString,
         with_snippet: false,
-        budget: serde_saphyr::budget! { max_depth: 32, max_documents: 1, max_aliases: 1_000, max_merge_keys: 1_000 },
+        budget: serde_saphyr::budget! { max_depth: 32, max_documents: 2, max_aliases: 1_000, max_merge_keys: 1_000 },
         alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: 100_000, max_replay_stack_depth: 16 },
     }
 }
@@ -61,36 +64,49 @@ fn options() -> Options {
 /// The parser's complaint in the words of this program.
 fn problem(error: &serde_saphyr::Error, text: &str) -> Problem {
     use serde_saphyr::Error;
-    let error = error.without_snippet();
     let place = error.location().map_or(Place::START, Place::from);
+    let mut error = error.without_snippet();
+    while let Error::AliasError { error: inner, .. } = error {
+        error = inner;
+    }
     let what = match error {
         Error::MultipleDocuments { .. } => "a second document begins here: a configuration is one document".to_owned(),
         Error::Budget { .. } => {
             "too much for a configuration: nested too deep, or too many values or aliases".to_owned()
         }
         Error::AliasReplayLimitExceeded { .. } | Error::AliasReplayStackDepthExceeded { .. } => {
-            "the aliases expand to too much".to_owned()
+            "too much for a configuration: the aliases expand to too many values".to_owned()
         }
         Error::RecursiveReferencesRequireWeakTypes { .. } => "an alias stands within its own anchor".to_owned(),
-        other => format!("not valid YAML: {}", UserMessageFormatter.format_message(other)),
+        Error::Unexpected { expected: "string scalar", .. } => {
+            "a key must be a name, not a list or a mapping".to_owned()
+        }
+        other => {
+            let message = UserMessageFormatter.format_message(other);
+            format!("not valid YAML: {message}{}", hint(text, place.line, &message))
+        }
     };
-    let line = text.lines().nth(place.line.saturating_sub(1)).unwrap_or_default();
-    Problem::new(place, format!("{what}{}", hint(line)))
+    Problem::new(place, what)
 }
 
-/// Addresses are where plain YAML bites: `[` begins a list, and `*` an alias.
-fn hint(line: &str) -> &'static str {
-    let value =
-        line.trim_start().trim_start_matches("- ").split_once(": ").map_or_else(|| line.trim(), |(_, value)| value);
-    let value = value.trim_start_matches("- ").trim();
+/// What most likely happened: addresses, spaces and indentation are where YAML bites.
+fn hint(text: &str, number: usize, message: &str) -> String {
+    let mut lines = text.lines().skip(number.saturating_sub(2));
+    let before = if number > 1 { lines.next().unwrap_or_default() } else { "" };
+    let line = lines.next().unwrap_or_default();
+    let value = line.split_once(": ").map_or(line, |(_, value)| value).trim_start().trim_start_matches("- ");
     if value.starts_with('[') && value.contains("]:") {
-        "; an IPv6 address must stand in quotes: \"[::1]:8080\""
-    } else if value.starts_with('*') && value.contains(':') {
-        "; for every IPv4 address write 0.0.0.0:PORT"
+        "; an IPv6 address must stand in quotes: \"[::1]:8080\"".to_owned()
+    } else if value.starts_with("*:") {
+        "; for every IPv4 address write 0.0.0.0:PORT".to_owned()
     } else if line.starts_with('\t') {
-        "; indent with spaces, not with tabs"
+        "; indent with spaces".to_owned()
+    } else if before.contains(':') && !before.contains(": ") && !before.trim_end().ends_with(':') {
+        format!("; a space is missing after the colon in line {}", number - 1)
+    } else if message.contains("did not find expected key") {
+        "; is this line indented as its neighbours are?".to_owned()
     } else {
-        ""
+        String::new()
     }
 }
 
@@ -101,7 +117,8 @@ impl Value {
             Self::Null => "nothing".to_owned(),
             Self::Bool(value) => format!("`{value}`"),
             Self::Integer(value) => format!("`{value}`"),
-            Self::Float(value) => format!("`{value}`"),
+            Self::Float(value) if value.abs() < 1e15 => format!("`{value}`"),
+            Self::Float(_) => "a number that large".to_owned(),
             Self::Text(text) => quoted(text),
             Self::List(_) => "a list".to_owned(),
             Self::Map(_) => "a mapping".to_owned(),
@@ -125,7 +142,7 @@ impl From<Location> for Place {
 
 impl From<Spanned<Value>> for Node {
     fn from(spanned: Spanned<Value>) -> Self {
-        Self { value: spanned.value, place: spanned.referenced.into() }
+        Self { value: spanned.value, place: spanned.defined.into(), used: spanned.referenced.into() }
     }
 }
 
@@ -187,7 +204,7 @@ impl<'de> Visitor<'de> for ValueVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let mut entries = Vec::new();
         while let Some((key, node)) = map.next_entry::<Spanned<String>, Spanned<Value>>()? {
-            entries.push((Key { name: key.value, place: key.referenced.into() }, node.into()));
+            entries.push((Key { name: key.value, place: key.defined.into() }, node.into()));
         }
         Ok(Value::Map(entries))
     }

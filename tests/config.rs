@@ -1,0 +1,155 @@
+//! What `balancer check` says about configurations: the files in `tests/config`, each with the exact output expected.
+//!
+//! After a change of the messages, `UPDATE_EXPECTED=1 cargo test --test config` writes the new output beside the files: read the
+//! difference before you keep it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use balancer::config::{self, Balance, Config, Connect, Listen, Timeouts, Weight};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Runs the program in a directory, so that paths in its output are short and the same everywhere.
+fn balancer(directory: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_balancer"))
+        .args(arguments)
+        .current_dir(directory)
+        .env_remove("BALANCER_CONFIG")
+        .output()
+        .expect("the program starts")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Checks every YAML file of a directory against the `.expected` file beside it.
+fn compare(directory: &str, code: i32, shown: impl Fn(&Output) -> &[u8]) -> usize {
+    let directory = root().join("tests/config").join(directory);
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(&directory).expect("the corpus").map(|e| e.expect("an entry").path()).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "yaml"));
+    files.sort();
+    let mut wrong = Vec::new();
+    for file in &files {
+        let name = file.file_name().and_then(|name| name.to_str()).expect("a name");
+        let output = balancer(&directory, &["check", "--config", name]);
+        let actual = String::from_utf8_lossy(shown(&output)).into_owned();
+        let expected = file.with_extension("expected");
+        if std::env::var_os("UPDATE_EXPECTED").is_some() {
+            fs::write(&expected, &actual).expect("written");
+        }
+        let expected = fs::read_to_string(&expected).unwrap_or_default();
+        if output.status.code() != Some(code) || actual != expected {
+            wrong.push(format!("{name}: {}\n--- expected\n{expected}--- actual\n{actual}", output.status));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    files.len()
+}
+
+#[test]
+fn every_broken_file_is_refused_with_exactly_these_messages() {
+    assert!(compare("broken", 1, |output| &output.stderr) >= 25);
+}
+
+#[test]
+fn every_valid_file_is_accepted_in_one_line() {
+    assert!(compare("valid", 0, |output| &output.stdout) >= 5);
+}
+
+#[test]
+fn the_example_shows_the_defaults() {
+    let example = config::load(&root().join("balancer.yaml")).expect("the example is valid");
+    let minimal = config::load(&root().join("tests/config/valid/minimal.yaml")).expect("valid");
+    assert_eq!(example.config, minimal.config);
+    assert_eq!(balancer(root(), &["check", "--config", "balancer.yaml"]).status.code(), Some(0));
+}
+
+#[test]
+fn every_key_means_what_it_says() {
+    let loaded = config::load(&root().join("tests/config/valid/every_key.yaml")).expect("valid");
+    let number = std::num::NonZeroU32::new;
+    let seconds = std::time::Duration::from_secs;
+    let Config { workers, drain, max_connections, admin, services } = loaded.config;
+    assert_eq!((workers, drain, max_connections), (number(4), seconds(90), number(20_000)));
+    assert_eq!(admin.socket.as_deref(), Some(Path::new("/run/balancer/admin.sock")));
+    let [web, db] = services.as_slice() else { panic!("{services:?}") };
+    let v6 = "[2001:db8::1]:8080".parse().expect("an address");
+    assert_eq!(
+        web.listen,
+        [Listen::Tcp(([0, 0, 0, 0], 8080).into()), Listen::Tcp(v6), Listen::Unix("/run/web.sock".into())]
+    );
+    assert_eq!((&*web.name, web.balance, web.max_connections), ("web", Balance::RoundRobin, number(5_000)));
+    assert_eq!(web.connect, Connect { timeout: std::time::Duration::from_millis(1_500), attempts: 8 });
+    assert_eq!(web.timeouts, Timeouts { idle: seconds(7_200), half_closed: seconds(10), unresponsive: seconds(5) });
+    let names: Vec<&str> = web.backends.iter().map(|backend| &*backend.name).collect();
+    assert_eq!(names, ["web-02", "web-01", "3"]);
+    assert_eq!(web.backends[0].address, ([10, 0, 0, 12], 8080).into());
+    assert_eq!((Some(web.backends[0].weight), web.backends[0].max_connections), (Weight::new(256), number(400)));
+    assert_eq!((web.backends[1].weight, web.backends[1].max_connections), (Weight::ONE, None));
+    assert_eq!((db.connect, db.timeouts, db.max_connections), (Connect::default(), Timeouts::default(), None));
+}
+
+#[test]
+fn a_missing_file_names_similar_files_beside_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    for name in ["balancer.yml", "balancer.yaml.bak", "notes.txt"] {
+        fs::write(directory.path().join(name), "").expect("written");
+    }
+    let output = balancer(directory.path(), &["check", "--config", "balancer.yaml"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        stderr(&output),
+        "balancer.yaml: no such file; beside it are `balancer.yaml.bak`, `balancer.yml`\n\
+         error: no configuration was read: name its file with --config FILE or in $BALANCER_CONFIG\n"
+    );
+    let output = balancer(directory.path(), &["check", "--config", "nowhere/balancer.yaml"]);
+    assert!(
+        stderr(&output).starts_with("nowhere/balancer.yaml: no such file; neither is there a directory `nowhere`\n")
+    );
+}
+
+#[test]
+fn what_is_not_a_readable_file_of_a_sensible_size_is_refused() {
+    let directory = tempfile::tempdir().expect("a directory");
+    fs::write(directory.path().join("large.yaml"), vec![b'#'; (4 << 20) + 1]).expect("written");
+    for (path, said) in [
+        (".", ".: this is a directory, a file is due; in it is `large.yaml`\n"),
+        ("large.yaml", "large.yaml: the file is larger than 4 MiB, which no configuration needs\n"),
+        ("large.yaml/x", "large.yaml/x: the file cannot be read: Not a directory (os error 20)\n"),
+    ] {
+        let output = balancer(directory.path(), &["check", "--config", path]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stderr(&output).starts_with(said), "{path}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn the_environment_names_the_file_where_no_argument_does() {
+    let check = |variable: &str, arguments: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_balancer"))
+            .arg("check")
+            .args(arguments)
+            .current_dir(root())
+            .env("BALANCER_CONFIG", variable)
+            .output()
+            .expect("the program starts")
+    };
+    assert_eq!(check("balancer.yaml", &[]).status.code(), Some(0));
+    assert!(stderr(&check("missing.yaml", &[])).starts_with("missing.yaml: no such file"));
+    assert_eq!(check("missing.yaml", &["--config", "balancer.yaml"]).status.code(), Some(0));
+}
+
+#[test]
+fn wrong_usage_exits_with_2() {
+    for arguments in [&[][..], &["chekc"], &["check", "--confg", "x"], &["check", "--config"], &["check", "x"]] {
+        let output = balancer(root(), arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(!stderr(&output).is_empty(), "{arguments:?}");
+    }
+}
