@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 
 use super::tree::quoted;
 
+/// More errors than anyone corrects in one go are counted, not shown.
+const SHOWN: usize = 500;
+
 /// A line and a column of the file, both counted from 1, the column in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
@@ -72,6 +75,9 @@ impl fmt::Display for Report {
         let lines: Vec<&str> = self.text.lines().collect();
         let path = self.path.display();
         for (nth, Problem { place, what }) in self.problems.iter().enumerate() {
+            if nth == SHOWN {
+                return write!(f, "\nand {} errors more", self.problems.len() - SHOWN);
+            }
             if nth > 0 {
                 writeln!(f)?;
             }
@@ -126,4 +132,36 @@ pub(super) fn nearest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c s
 /// `; did you mean …?` for the nearest candidate, or nothing.
 pub(super) fn did_you_mean<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> String {
     nearest(word, candidates).map_or_else(String::new, |candidate| format!("; did you mean {}?", quoted(candidate)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_caret_stands_under_its_place() {
+        assert_eq!(excerpt("\ta: b", 4), ("\ta: b".to_owned(), "\t   ^".to_owned()));
+        assert_eq!(excerpt("ä: é", 3), ("ä: é".to_owned(), "   ^".to_owned()));
+        assert_eq!(excerpt("a:", 2), ("a:".to_owned(), "  ^".to_owned()));
+        let (shown, caret) = excerpt(&format!("{}X{}", "a".repeat(1_000), "b".repeat(1_000)), 1_000);
+        assert_eq!(shown.chars().nth(caret.len() - 1), Some('X'));
+        assert!(shown.len() <= 120);
+    }
+
+    #[test]
+    fn a_flood_of_errors_is_cut_short_and_counted() {
+        let problems = (1..=SHOWN + 7).map(|line| Problem::new(Place { line, column: 1 }, "wrong")).collect();
+        let report = Report::new(Path::new("f"), "", problems);
+        let text = report.to_string();
+        assert_eq!(text.lines().count(), SHOWN + 1);
+        assert!(text.ends_with("\nand 7 errors more"));
+        assert_eq!(report.conclusion(), "507 errors in f: correct them and try again");
+    }
+
+    #[test]
+    fn a_slip_of_the_finger_is_recognised_and_a_stranger_is_not() {
+        assert_eq!(nearest("Listne", ["listen", "backends"]), Some("listen"));
+        assert_eq!(nearest("tls", ["listen", "backends"]), None);
+        assert_eq!(nearest(&"listen".repeat(100), ["listen"]), None);
+    }
 }
