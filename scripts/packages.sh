@@ -1,0 +1,77 @@
+# shellcheck shell=bash
+# Installs Debian and Ubuntu packages for the scripts beside it, without starting any service. Sourced, not run.
+
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+
+say() { printf '%s\n' "$*" >&2; }
+die() { say "${0##*/}: $*"; exit 1; }
+
+# as_root COMMAND...: runs it as root, asking sudo only where a person can answer.
+as_root() {
+  if ((EUID == 0)); then
+    "$@"
+  elif [[ -t 2 ]]; then
+    sudo "$@"
+  else
+    sudo -n "$@"
+  fi
+}
+
+# is_missing WHAT: a command's name, or the path (with wildcards) of a file that a package brings.
+is_missing() {
+  if [[ $1 == /* ]]; then
+    ! compgen -G "$1" >/dev/null
+  else
+    ! command -v "$1" >/dev/null
+  fi
+}
+
+# missing_packages WHAT:PACKAGE...: prints each package whose WHAT is not there, once.
+missing_packages() {
+  local pair
+  for pair in "$@"; do
+    if is_missing "${pair%:*}"; then printf '%s\n' "${pair##*:}"; fi
+  done | sort -u
+}
+
+# no_autostart on|off: keeps the distribution's services from starting while packages are installed.
+# An own policy of the machine is left alone.
+no_autostart() {
+  local policy=/usr/sbin/policy-rc.d mark='# placed for the length of one installation by balancer'
+  if [[ $1 == on && ! -e $policy ]]; then
+    printf '#!/bin/sh\n%s\nexit 101\n' "$mark" | as_root tee "$policy" >/dev/null
+    as_root chmod 755 "$policy"
+  elif [[ $1 == off ]] && grep -qsF "$mark" "$policy"; then
+    as_root rm -f "$policy"
+  fi
+}
+
+# disable_services PACKAGE...: what was installed for tests must not start with the machine either.
+disable_services() {
+  [[ -d /run/systemd/system ]] || return 0
+  local unit
+  for unit in $(dpkg -L "$@" 2>/dev/null | sed -n 's|.*/systemd/system/\([^/@]*\.service\)$|\1|p'); do
+    as_root systemctl disable --now --quiet "$unit" 2>/dev/null || true
+  done
+}
+
+# install_missing WHAT:PACKAGE...: installs what is not there yet, and says so.
+install_missing() {
+  local packages
+  mapfile -t packages < <(missing_packages "$@")
+  ((${#packages[@]})) || return 0
+  command -v apt-get >/dev/null || die "needs ${packages[*]}, and there is no apt-get here to install them"
+  ((EUID == 0)) || command -v sudo >/dev/null ||
+    die "needs root or sudo to install ${packages[*]}; or install them yourself: apt-get install ${packages[*]}"
+  say "installing ${packages[*]} (their services are not started)"
+  (
+    trap 'no_autostart off' EXIT
+    no_autostart on
+    as_root apt-get update -q -o DPkg::Lock::Timeout=300 &&
+      as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends \
+        -o DPkg::Lock::Timeout=300 "${packages[@]}"
+  ) </dev/null >&2 || die "could not install ${packages[*]}; what apt-get said stands above"
+  disable_services "${packages[@]}"
+  mapfile -t packages < <(missing_packages "$@")
+  ((${#packages[@]} == 0)) || die "installed, but still without what these should bring: ${packages[*]}"
+}
