@@ -1,5 +1,7 @@
 //! The administration interface: HTTP/1.1 on a Unix socket, served by a thread of its own so that a slow client delays nobody.
 
+#[cfg(test)]
+pub(crate) mod fixture;
 mod metrics;
 mod routes;
 mod socket;
@@ -21,7 +23,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, oneshot};
 
-pub use self::socket::{BindError, check_owner, default_socket, user_socket};
+pub use self::socket::{BindError, SYSTEM_SOCKET, check_owner, default_socket, user_socket};
 pub use self::view::{ConfigFile, Listening, View};
 
 /// Connections served at once; more wait to be accepted.

@@ -16,9 +16,12 @@ const MODE: u32 = 0o660;
 /// Clients that may wait to be accepted.
 const BACKLOG: i32 = 128;
 
+/// The socket of a balancer that root runs.
+pub const SYSTEM_SOCKET: &str = "/run/balancer/admin.sock";
+
 /// Where the socket is when nobody says: of the system for root, of the user for everybody else.
 pub fn default_socket() -> PathBuf {
-    if geteuid().is_root() { "/run/balancer/admin.sock".into() } else { user_socket() }
+    if geteuid().is_root() { SYSTEM_SOCKET.into() } else { user_socket() }
 }
 
 /// The socket of an ordinary user, and of `demo`: in `$XDG_RUNTIME_DIR`, or where that is not set in a directory below `/tmp`

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::ConfigFile;
+use super::{ConfigFile, count};
 use crate::config::Loaded;
 
 /// Validate the configuration: print every error in it, change nothing
@@ -30,11 +30,11 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
 /// One line of what the file holds.
 fn summary(loaded: &Loaded) -> String {
     let services = &loaded.config.services;
-    let backends = services.iter().map(|service| service.backends.len()).sum();
-    format!("{}: ok: {}, {}", loaded.path.display(), count(services.len(), "service"), count(backends, "backend"))
-}
-
-fn count(number: usize, noun: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{number} {noun}{plural}")
+    let backends: usize = services.iter().map(|service| service.backends.len()).sum();
+    format!(
+        "{}: ok: {}, {}",
+        loaded.path.display(),
+        count(services.len() as u64, "service"),
+        count(backends as u64, "backend")
+    )
 }

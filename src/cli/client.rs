@@ -23,19 +23,25 @@ const LONGEST_ANSWER: usize = 256 << 20;
 
 /// Where the running balancer is to be found.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Target {
-    /// The administration socket [default: $BALANCER_SOCKET, then that of this user or of the system]
+pub(super) struct Target {
+    /// The admin socket; by default $BALANCER_SOCKET, then that of the user or of the system
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
 }
 
 impl Target {
+    /// A balancer whose socket is known.
+    #[cfg(test)]
+    pub(super) fn at(socket: &Path) -> Self {
+        Self { socket: Some(socket.into()) }
+    }
+
     fn socket(&self) -> PathBuf {
         let named = self.socket.clone().or_else(|| env::var_os("BALANCER_SOCKET").map(PathBuf::from));
         named.filter(|path| !path.as_os_str().is_empty()).unwrap_or_else(|| {
-            // Root's own demo listens where a user's would.
-            let (system, user) = (admin::default_socket(), admin::user_socket());
-            if !system.exists() && user.exists() { user } else { system }
+            // Root may run a demo, which listens where a user's would; a user may be of the group of root's balancer.
+            let places = [admin::default_socket(), admin::user_socket(), admin::SYSTEM_SOCKET.into()];
+            places.iter().find(|path| path.exists()).unwrap_or(&places[0]).clone()
         })
     }
 
@@ -43,7 +49,7 @@ impl Target {
     ///
     /// # Errors
     /// Where nobody can be reached or the answer is not OK: why, and what to do.
-    pub(crate) fn get(&self, path: &str) -> anyhow::Result<Bytes> {
+    pub(super) fn get(&self, path: &str) -> anyhow::Result<Bytes> {
         let socket = self.socket();
         admin::check_owner(&socket)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -76,9 +82,7 @@ fn unreachable(socket: &Path, error: &io::Error) -> anyhow::Error {
             "no balancer at {socket}: start it with `balancer run`, or say where it is with --socket or $BALANCER_SOCKET"
         ),
         io::ErrorKind::ConnectionRefused => {
-            anyhow::anyhow!(
-                "no balancer at {socket}: the one that made this socket has died; start it with `balancer run`"
-            )
+            anyhow::anyhow!("no balancer at {socket}: nobody answers on it any more; start it with `balancer run`")
         }
         io::ErrorKind::PermissionDenied => {
             anyhow::anyhow!(

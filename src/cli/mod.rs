@@ -41,7 +41,7 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
-        Command::Status(arguments) => status::run(arguments).unwrap_or_else(|error| failed(&error)),
+        Command::Status(arguments) => status::run(&arguments).unwrap_or_else(|error| failed(&error)),
     }
 }
 
@@ -55,8 +55,14 @@ fn serve(program: Program) -> ExitCode {
 
 /// The last line on standard error: why, and what to do.
 fn failed(error: &dyn std::fmt::Display) -> ExitCode {
-    eprintln!("error: {error}");
+    eprintln!("error: {error:#}");
     ExitCode::FAILURE
+}
+
+/// A number of things, in words that fit it.
+fn count(number: u64, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
 }
 
 /// The argument that names the configuration.

@@ -8,12 +8,13 @@ use anyhow::Context;
 use jiff::Timestamp;
 
 use super::client::Target;
+use super::count;
 use crate::admin::status::{BackendStatus, ServiceStatus, Status};
 
-/// The arguments of `balancer status`.
+/// Show services and backends: states, since when and why
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Prints the balancer's answer as it is, in JSON
+    /// Print the JSON that the balancer answers
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -24,7 +25,7 @@ pub(super) struct Arguments {
 ///
 /// # Errors
 /// Where it cannot be reached or understood: why, and what to do.
-pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let answer = arguments.target.get("/v1/status")?;
     if arguments.json {
         print(&answer)?;
@@ -121,10 +122,6 @@ fn reason(backend: &BackendStatus) -> Option<&str> {
     (backend.state != "up").then_some(&*backend.reason)
 }
 
-fn count(number: u64, thing: &str) -> String {
-    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
-}
-
 /// A text in at most `width` characters.
 fn shortened(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
@@ -165,4 +162,109 @@ fn scaled(n: u64, step: f64, units: &[&str]) -> String {
     }
     let digits = usize::from(value < 99.95);
     format!("{value:.digits$}{}", units[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::{Server, fixture};
+
+    const BACKEND: &str = r#"{ "address": "10.0.0.11:8080", "role": "primary", "state": "up", "since": "2026-03-01T10:00:00Z",
+        "reason": "not probed", "weight": 1, "connections": 7, "max_connections": null, "total": 522, "failures": 0,
+        "bytes_in": 9001, "bytes_out": 88211000, "probe_ms": null, "drain": null }"#;
+
+    fn backend(change: impl FnOnce(&mut BackendStatus)) -> BackendStatus {
+        let mut backend = serde_json::from_str(BACKEND).unwrap();
+        change(&mut backend);
+        backend
+    }
+
+    fn status(backends: Vec<(&str, BackendStatus)>) -> Status {
+        let document = r#"{ "version": "0.1.0", "pid": 4242, "started": "2026-03-01T10:00:00.000Z", "workers": 2,
+            "sessions": 12, "max_connections": 9000, "pipes": 0, "pipes_max": 64, "pipes_refused": 0, "buffers_refused": 0,
+            "wakes": 1, "descriptors": 30, "descriptors_max": 20000,
+            "config": { "path": "/etc/balancer/balancer.yaml", "sha256": "", "generation": 1,
+                "loaded": "2026-03-01T10:00:00.000Z", "on_disk": "changed" },
+            "services": { "web": { "listen": ["0.0.0.0:8080"], "balance": "round_robin", "state": "ok", "connections": 12,
+                "max_connections": null, "accepted": 1044, "total": 1044, "refused": 0, "refused_by": {}, "closed": {},
+                "backends": {} } } }"#;
+        let mut status: Status = serde_json::from_str(document).unwrap();
+        status.services["web"].backends = backends.into_iter().map(|(name, backend)| (name.into(), backend)).collect();
+        status
+    }
+
+    fn page_of(backends: Vec<(&str, BackendStatus)>) -> String {
+        page(&status(backends), "2026-03-01T13:12:30Z".parse().unwrap())
+    }
+
+    #[test]
+    fn the_page_names_each_backend_and_says_why_one_does_not_serve() {
+        let down = backend(|backend| {
+            backend.state = "down".into();
+            backend.since = "2026-03-01T13:12:00Z".into();
+            backend.reason = "connection refused".into();
+            backend.connections = 0;
+        });
+        let expected = "\
+balancer 0.1.0, process 4242, up 3h12m, 2 workers
+12 of 9000 sessions open
+/etc/balancer/balancer.yaml, loaded 3h12m ago, changed on disk since
+
+web: ok, 12 sessions open, 1044 in all, 0 refused
+  0.0.0.0:8080
+  BACKEND  STATE  SINCE  SESSIONS  TOTAL  FAILED       IN       OUT
+  web-01   up     3h12m         7    522       0  8.8 KiB  84.1 MiB
+  web-02   down   30s           0    522       0  8.8 KiB  84.1 MiB
+    connection refused
+";
+        assert_eq!(page_of(vec![("web-01", backend(|_| {})), ("web-02", down)]), expected);
+    }
+
+    #[test]
+    fn the_page_fits_a_terminal_whatever_the_numbers_and_names() {
+        let extreme = backend(|backend| {
+            backend.state = "starting".into();
+            backend.since = "2001-01-01T00:00:00Z".into();
+            backend.reason = "because of a reason that is told at length ".repeat(5);
+            backend.connections = u32::MAX;
+            (backend.total, backend.failures) = (u64::MAX, 999_999);
+            (backend.bytes_in, backend.bytes_out) = (1023 << 20, u64::MAX);
+        });
+        let name = "ein-außerordentlich-langer-name-für-einen-einzigen-server";
+        let page = page_of(vec![(name, extreme), ("web-02", backend(|_| {}))]);
+        let widest = page.lines().map(|line| line.chars().count()).max();
+        assert!(widest <= Some(WIDTH), "{page}");
+        assert!(page.contains("ein-außerord") && page.contains('…'), "{page}");
+    }
+
+    #[test]
+    fn numbers_stay_short() {
+        assert_eq!([999_999, 1_000_000, 9_999_999_999, u64::MAX].map(number), ["999999", "1.0M", "10.0G", "18.4E"]);
+        assert_eq!([0, 1023, 1024, 1 << 40].map(bytes), ["0 B", "1023 B", "1.0 KiB", "1.0 TiB"]);
+        let at = |seconds: &str| since("2026-03-01T00:00:00Z", seconds.parse().unwrap());
+        assert_eq!(at("2026-03-01T00:00:07Z"), "7s");
+        assert_eq!(at("2026-03-01T00:05:07Z"), "5m07s");
+        assert_eq!(at("2026-04-09T07:00:00Z"), "39d07h");
+        assert_eq!(at("2026-02-28T23:59:59Z"), "0s", "the clock was set back");
+    }
+
+    #[test]
+    fn a_running_balancer_is_asked_and_an_absent_one_explained() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("admin.sock");
+        let target = Target::at(&socket);
+        let absent = target.get("/v1/status").unwrap_err().to_string();
+        assert!(absent.contains("balancer run") && absent.contains("--socket"), "{absent}");
+
+        let serving = Server::bind(&socket).unwrap().serve(fixture::view(&["web"], &["web-01"])).unwrap();
+        let answer: Status = serde_json::from_slice(&target.get("/v1/status").unwrap()).unwrap();
+        assert!(page(&answer, Timestamp::now()).contains("web-01"));
+        let wrong = target.get("/v1/nothing").unwrap_err().to_string();
+        assert!(wrong.contains("404"), "{wrong}");
+        drop(serving);
+
+        drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+        let dead = target.get("/v1/status").unwrap_err().to_string();
+        assert!(dead.contains("any more"), "{dead}");
+    }
 }

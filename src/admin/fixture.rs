@@ -1,0 +1,64 @@
+//! A process to look at, for the tests of this room and of its clients.
+
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+
+use super::{ConfigFile, View};
+use crate::observe::counters::PerWorker;
+use crate::table::{Backend, Places, RoundRobin, Service, ServiceState, Settings, Table};
+
+/// The number of workers.
+pub(crate) const WORKERS: usize = 2;
+
+/// One service of each name, each with one backend of each name and weights 1, 2, …
+pub(crate) fn view(services: &[&str], backends: &[&str]) -> Arc<View> {
+    let service = |name: &&str| {
+        let weights: Box<[u16]> = (1..).take(backends.len()).collect();
+        let backend = |(name, port): (&&str, u16)| {
+            Arc::new(Backend {
+                name: (*name).into(),
+                address: ([10, 0, 0, 11], port).into(),
+                places: Places::new(NonZeroU32::new(400)),
+                counters: PerWorker::new(WORKERS),
+            })
+        };
+        Service {
+            state: Arc::new(ServiceState {
+                name: (*name).into(),
+                places: Places::new(None),
+                cursor: AtomicU64::new(0),
+                counters: PerWorker::new(WORKERS),
+            }),
+            backends: backends.iter().zip(8080..).map(backend).collect(),
+            order: RoundRobin::new(&weights),
+            weights,
+            settings: Settings {
+                connect_timeout: Duration::from_secs(3),
+                connect_attempts: 3,
+                idle: Duration::from_secs(3600),
+                half_closed: Duration::from_secs(60),
+                unresponsive: Duration::from_secs(30),
+            },
+        }
+    };
+    Arc::new(View {
+        table: Arc::new(ArcSwap::from_pointee(Table {
+            generation: 1,
+            services: services.iter().map(service).collect(),
+        })),
+        started: Timestamp::now(),
+        workers: WORKERS,
+        config: ConfigFile::new(Some(PathBuf::from("/does/not/exist.yaml")), "0".repeat(64)),
+        sessions: Arc::new(Places::new(NonZeroU32::new(9000))),
+        counters: Arc::new(PerWorker::new(WORKERS)),
+        listening: ArcSwap::default(),
+        pipes_max: 64,
+        descriptors_max: 20000,
+    })
+}
