@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# Installs what the tests need, runs every test, and runs the behaviours once more without optional kernel features.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/packages.sh
+source scripts/packages.sh
+
+usage() {
+  cat <<'TEXT'
+Usage: scripts/test.sh [--no-install] [FILTER...]
+
+Runs all tests, then the behaviours of the real program again with BALANCER_DISABLE=all, which is how older kernels are
+tested. FILTERs go to the test programs, and select tests by a part of their name.
+
+On Debian and Ubuntu the real servers and tools that the tests drive are installed first where they are missing (as root
+or through sudo); none of them is started or enabled as a service. --no-install leaves that out.
+
+The last line says how many tests passed and failed, both runs together. Exits with 0 only if none failed.
+TEXT
+}
+
+install=yes filters=()
+for argument in "$@"; do
+  case $argument in
+    --no-install) install='' ;;
+    --help | -h) usage; exit 0 ;;
+    -*) say "${0##*/}: unknown option '$argument'; try: scripts/test.sh --help"; exit 2 ;;
+    *) filters+=("$argument") ;;
+  esac
+done
+
+PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
+command -v cargo >/dev/null || die "needs Rust (cargo); https://rustup.rs installs it"
+
+if [[ -n $install ]]; then
+  install_missing cc:gcc '/usr/include/stdlib.h:libc6-dev' \
+    ip:iproute2 nft:nftables ethtool:ethtool setpriv:util-linux ps:procps curl:curl python3:python3 \
+    nginx:nginx redis-server:redis-server redis-benchmark:redis-tools wrk:wrk iperf3:iperf3 \
+    '/usr/lib/postgresql/*/bin/initdb:postgresql' '/usr/lib/postgresql/*/bin/pgbench:postgresql-contrib'
+fi
+
+results=$(mktemp "${TMPDIR:-/tmp}/balancer-test.XXXXXX")
+trap 'rm -f "$results"' EXIT
+broken=0
+
+# run TITLE CARGO-ARGUMENTS...: one cargo test, shown as it goes and kept for the sum. A test program that crashes prints
+# no result: it counts as one failure, unless others of the run have failed anyway.
+run() {
+  local title=$1 before after
+  shift
+  say "== $title"
+  before=$(failures)
+  if cargo test --locked --no-fail-fast "$@" -- "${filters[@]}" 2>&1 </dev/null | tee -a "$results"; then return; fi
+  after=$(failures)
+  if ((after == before)); then broken=$((broken + 1)); fi
+}
+
+# sum WORD: how many tests passed or failed so far, as the test programs say it.
+sum() { awk -v word="$1;" '/^test result: / { for (i = 2; i <= NF; i++) if ($i == word) n += $(i - 1) } END { print n + 0 }' "$results"; }
+failures() { sum failed; }
+
+run "all tests"
+BALANCER_DISABLE=all run "the behaviours again, without optional kernel features" --test behaviours
+
+failed=$(($(failures) + broken))
+if ((broken)); then say "$broken of the runs ended without a result for every test; why stands above"; fi
+printf '%s passed, %s failed\n' "$(sum passed)" "$failed"
+((failed == 0))
