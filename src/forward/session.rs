@@ -432,8 +432,14 @@ impl Session {
         self.active = now;
         if let Phase::PassingOn { progress, .. } = &mut self.phase {
             *progress = now;
-        } else if self.peers[direction.sink() as usize].wrote(bytes, now, self.limits.unresponsive) {
-            self.note(todo::MEASURE, direction.sink());
+        } else {
+            self.wrote(direction.sink(), bytes, now);
+        }
+    }
+
+    fn wrote(&mut self, side: Side, bytes: usize, now: Millis) {
+        if self.peers[side as usize].wrote(bytes, now, self.limits.unresponsive) {
+            self.note(todo::MEASURE, side);
         }
     }
 
@@ -445,6 +451,8 @@ impl Session {
                 self.active = now;
                 let first = *self.finished.get_or_insert_with(|| direction.source());
                 self.note(todo::FINISH, direction.sink());
+                // The end, too, wants to be acknowledged; it counts as one byte.
+                self.wrote(direction.sink(), 1, now);
                 if self.flows.iter().all(Flow::ended) {
                     let reason = if first == Side::Client { Closed::Client } else { Closed::Backend };
                     self.decided(Outcome::Closed(reason), now);
