@@ -477,6 +477,8 @@ impl Session {
                     Phase::PassingOn { broken: side, progress: now, backlog: usize::MAX, look: NEVER, step: 1 };
                 if during == Some(from) || self.flow(from).over() {
                     self.drained(from);
+                } else {
+                    self.note(todo::MEASURE, from.sink());
                 }
             }
             Phase::PassingOn { broken, .. } if broken != side => self.close(Outcome::Closed(reset_by(broken)), now),
@@ -488,20 +490,24 @@ impl Session {
     /// All that the broken side sent is written; now its way to the other side's kernel is watched.
     fn drained(&mut self, direction: Direction) {
         self.flow(direction).cut();
+        if let Phase::PassingOn { step, .. } = &mut self.phase {
+            *step = 1;
+        }
         self.note(todo::MEASURE, direction.sink());
     }
 
     fn backlog(&mut self, side: Side, bytes: usize, now: Millis) {
         match &mut self.phase {
             Phase::PassingOn { broken, progress, backlog, look, step } if *broken != side => {
-                if bytes == 0 {
+                if bytes == 0 && self.flows[Direction::from(*broken) as usize].over() {
                     let outcome = Outcome::Closed(reset_by(*broken));
                     return self.close(outcome, now);
                 }
+                // What its kernel delivers is progress, too: a slow one reports room for more only when a third of its queue is free.
                 if bytes < *backlog {
                     *progress = now;
-                    *backlog = bytes;
                 }
+                *backlog = bytes;
                 *look = now + *step;
                 *step = (*step * 2).min(LONGEST_LOOK);
             }
