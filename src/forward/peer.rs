@@ -43,8 +43,9 @@ impl Peer {
             self.outstanding = now;
         }
         let paused = !first && now >= self.written.saturating_add(PAUSE);
+        // A send and the splice turn right behind it are measured together.
+        self.last = if self.written == now { self.last.saturating_add(bytes) } else { bytes };
         self.written = now;
-        self.last = bytes;
         if self.look == NEVER {
             self.look = now.saturating_add(limit);
         }

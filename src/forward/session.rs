@@ -497,19 +497,16 @@ impl Session {
     }
 
     fn backlog(&mut self, side: Side, bytes: usize, now: Millis) {
-        match &mut self.phase {
-            Phase::PassingOn { broken, progress, backlog, look, step } if *broken != side => {
-                if bytes == 0 && self.flows[Direction::from(*broken) as usize].over() {
-                    let outcome = Outcome::Closed(reset_by(*broken));
-                    return self.close(outcome, now);
-                }
+        match self.phase {
+            Phase::PassingOn { broken, progress, backlog, step, .. } if broken != side => {
                 // What its kernel delivers is progress, too: a slow one reports room for more only when a third of its queue is free.
-                if bytes < *backlog {
-                    *progress = now;
+                let progress = if bytes < backlog { now } else { progress };
+                let arrived = bytes == 0 && self.flow(Direction::from(broken)).over();
+                if arrived || now >= self.give_up(broken, progress) {
+                    return self.close(Outcome::Closed(reset_by(broken)), now);
                 }
-                *backlog = bytes;
-                *look = now + *step;
-                *step = (*step * 2).min(LONGEST_LOOK);
+                let step_after = (step * 2).min(LONGEST_LOOK);
+                self.phase = Phase::PassingOn { broken, progress, backlog: bytes, look: now + step, step: step_after };
             }
             Phase::Open => self.peers[side as usize].measured(bytes),
             _ => {}
@@ -541,10 +538,9 @@ impl Session {
                     }
                 }
             }
-            Phase::PassingOn { broken, progress, .. } if now >= self.give_up(broken, progress) => {
-                self.close(Outcome::Closed(reset_by(broken)), now);
-            }
-            Phase::PassingOn { broken, progress, backlog, look, step } if now >= look => {
+            Phase::PassingOn { broken, progress, backlog, look, step }
+                if now >= look.min(self.give_up(broken, progress)) =>
+            {
                 self.phase = Phase::PassingOn { broken, progress, backlog, look: NEVER, step };
                 self.note(todo::MEASURE, broken.other());
             }
