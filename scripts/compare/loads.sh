@@ -12,7 +12,7 @@ record() {
     return 1
   fi
   printf '%s\t%s\t%s\t%s\t%s\n' "$round" "$peer" "$1" "$2" "$3" >>"$tmp/results.tsv"
-  say "  round $round/$rounds  $1  $peer: $(printf '%.5g' "$2")${3:+  at $(printf '%.5g' "$3")/s}"
+  say "  round $round/$rounds  $1  $peer: $(printf '%.2f' "$2")${3:+  at $(printf '%.2f' "$3")/s}"
 }
 
 # server_for LOAD: starts what answers that load and prints its port.

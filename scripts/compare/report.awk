@@ -111,7 +111,7 @@ function markdown(    i, j, name, row, rates) {
     }
     compare(name)
     if (ratio == "") row = row " - |"
-    else row = row sprintf(" **%.2f** (%.2f to %.2f) of %s |", ratio, ratio_low, ratio_high, best)
+    else row = row sprintf(" **%.3f** (%.3f to %.3f) of %s |", ratio, ratio_low, ratio_high, best)
     row = row sprintf(" at most %.2f%s |", target[name], name == "idle" ? ", under " most_idle_bytes " bytes" : "")
     row = row (ratio == "" ? " - |" : met(name) ? " yes |" : " no |")
     print row (per[name] == "" ? " - |" : " " rates " " per[name] " |")
