@@ -65,8 +65,9 @@ impl Peer {
         let Some(signs) = signs else { return false };
         let acknowledged = now.saturating_sub(signs.since_acknowledgement.as_millis() as Millis);
         if signs.unacknowledged || signs.unanswered_probes {
-            // No event tells when a probe went out: the clock starts where one is first seen unanswered.
-            if !signs.unacknowledged && !self.probing {
+            // No event tells when a probe went out: the clock starts where one is first seen unanswered, and again if the peer has
+            // acknowledged something since, because then this is another probe.
+            if !signs.unacknowledged && (!self.probing || acknowledged >= self.outstanding) {
                 self.outstanding = now;
             }
             self.probing = !signs.unacknowledged;
@@ -136,6 +137,19 @@ mod tests {
             630_000,
             LIMIT
         ));
+    }
+
+    #[test]
+    fn a_probe_under_way_at_two_looks_is_not_one_unanswered_probe() {
+        let mut peer = Peer::default();
+        peer.wrote(10, 0, LIMIT);
+        let probing = SignsOfLife { unanswered_probes: true, unsent: true, ..signs(20_000) };
+        assert!(!peer.unresponsive(Some(probing), 30_000, LIMIT));
+        // Answered 20 ms later; the next one went out just before the clock would have run down.
+        let next = SignsOfLife { since_acknowledgement: Duration::from_millis(30_000), ..probing };
+        assert!(!peer.unresponsive(Some(next), 60_020, LIMIT));
+        let never = SignsOfLife { since_acknowledgement: Duration::from_millis(60_000), ..probing };
+        assert!(peer.unresponsive(Some(never), 90_020, LIMIT));
     }
 
     #[test]
