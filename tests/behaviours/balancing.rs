@@ -1,0 +1,156 @@
+//! Who serves whom: exact shares, across all workers.
+
+use std::net::TcpStream;
+
+use crate::harness::{
+    Backend, Balancer, Machine, PATIENCE, Port, Setup, connect, exchange, reset, served_by, wait_until,
+};
+
+/// The names of the backends that serve `count` clients, one after the other.
+fn served_in_turn(balancer: &Balancer, count: usize) -> Vec<String> {
+    (0..count).map(|_| served_by(&balancer.connect()).expect("a backend serves")).collect()
+}
+
+fn count_of(names: &[String], name: &str) -> usize {
+    names.iter().filter(|served| *served == name).count()
+}
+
+#[test]
+fn two_backends_alternate_strictly_across_all_workers() {
+    let machine = Machine::shared();
+    let (a, b) = (Backend::named("a"), Backend::named("b"));
+    let balancer = machine.start(Setup::new().backend("a", a.address).backend("b", b.address));
+    let names = served_in_turn(&balancer, 30);
+    assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "not alternating: {names:?}");
+    assert_eq!((count_of(&names, "a"), count_of(&names, "b")), (15, 15));
+    balancer.await_number("/services/web/backends/a/total", 15);
+    balancer.await_number("/services/web/backends/b/total", 15);
+    balancer.stop();
+}
+
+#[test]
+fn clients_that_arrive_at_once_are_shared_out_exactly() {
+    let machine = Machine::shared();
+    let (a, b, c) = (Backend::named("a"), Backend::named("b"), Backend::named("c"));
+    let setup = Setup::new().backend("a", a.address).backend("b", b.address).backend("c", c.address);
+    let balancer = machine.start(setup.workers(4));
+    let address = balancer.address();
+    std::thread::scope(|scope| {
+        for _ in 0..10 {
+            scope.spawn(|| (0..30).for_each(|_| drop(served_by(&connect(address)).expect("served"))));
+        }
+    });
+    assert_eq!([a.total(), b.total(), c.total()], [100; 3]);
+    balancer.stop();
+}
+
+#[test]
+fn weights_share_out_smoothly_not_in_runs() {
+    let machine = Machine::shared();
+    let (light, heavy) = (Backend::named("light"), Backend::named("heavy"));
+    let setup = Setup::new().backend_with("light", light.address, "weight: 1");
+    let balancer = machine.start(setup.backend_with("heavy", heavy.address, "weight: 2"));
+    let names = served_in_turn(&balancer, 30);
+    assert_eq!((count_of(&names, "light"), count_of(&names, "heavy")), (10, 20));
+    assert!(!names.windows(3).any(|run| count_of(run, "heavy") == 3), "a run of the heavy one: {names:?}");
+    assert!(!names.windows(2).any(|run| count_of(run, "light") == 2), "a run of the light one: {names:?}");
+    balancer.stop();
+}
+
+#[test]
+fn the_turns_of_a_failed_backend_do_not_all_go_to_its_neighbour_and_it_comes_back_without_a_burst() {
+    let machine = Machine::shared();
+    let (a, port, c) = (Backend::named("a"), Port::refusing(), Backend::named("c"));
+    let balancer =
+        machine.start(Setup::new().backend("a", a.address).backend("b", port.address).backend("c", c.address));
+    let names = served_in_turn(&balancer, 30);
+    assert_eq!((count_of(&names, "a"), count_of(&names, "c")), (15, 15), "{names:?}");
+    assert!(balancer.of_backend("b", "failures") >= 10);
+
+    let b = Backend::named_on(port.listen(), "b");
+    let names = served_in_turn(&balancer, 30);
+    assert_eq!([count_of(&names, "a"), count_of(&names, "b"), count_of(&names, "c")], [10; 3], "{names:?}");
+    assert!(names.windows(3).all(|turn| count_of(turn, "b") == 1), "a burst: {names:?}");
+
+    drop(b);
+    let names = served_in_turn(&balancer, 30);
+    assert_eq!((count_of(&names, "a"), count_of(&names, "c")), (15, 15), "{names:?}");
+    balancer.stop();
+}
+
+#[test]
+fn a_full_backend_is_passed_over_and_its_surplus_spread() {
+    let machine = Machine::shared();
+    let (a, b, c) = (Backend::named("a"), Backend::named("b"), Backend::named("c"));
+    let setup = Setup::new().backend("a", a.address).backend_with("b", b.address, "max_connections: 2");
+    let balancer = machine.start(setup.backend("c", c.address));
+    let held: Vec<TcpStream> = (0..30)
+        .map(|_| {
+            let client = balancer.connect();
+            served_by(&client).expect("served");
+            client
+        })
+        .collect();
+    assert_eq!([a.open(), b.open(), c.open()], [14, 2, 14]);
+    drop(held);
+    balancer.await_no_session();
+    balancer.stop();
+}
+
+#[test]
+fn a_backends_limit_is_exact_across_workers() {
+    let machine = Machine::shared();
+    let (a, b) = (Backend::named("a"), Backend::named("b"));
+    let setup = Setup::new().backend_with("a", a.address, "max_connections: 5");
+    let balancer = machine.start(setup.backend_with("b", b.address, "max_connections: 7").workers(4));
+    let address = balancer.address();
+    let clients: Vec<TcpStream> = std::thread::scope(|scope| {
+        let arriving: Vec<_> = (0..60).map(|_| scope.spawn(|| connect(address))).collect();
+        arriving.into_iter().filter_map(|client| client.join().ok()).collect()
+    });
+    let served = clients.iter().filter(|client| served_by(client).is_some()).count();
+    assert_eq!((served, a.open(), b.open()), (12, 5, 7));
+    assert_eq!(balancer.refused("backend_limit"), 48);
+    assert_eq!((balancer.of_backend("a", "connections"), balancer.of_backend("b", "connections")), (5, 7));
+    drop(clients);
+    balancer.await_no_session();
+
+    // Coming and going from many threads never overshoots.
+    std::thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| {
+                for _ in 0..40 {
+                    let client = connect(address);
+                    if served_by(&client).is_some() {
+                        exchange(&client);
+                    }
+                    reset(client);
+                }
+            });
+        }
+    });
+    assert!(a.peak() <= 5 && b.peak() <= 7, "overshot: {} of 5, {} of 7", a.peak(), b.peak());
+    balancer.await_no_session();
+    balancer.stop();
+}
+
+#[test]
+fn a_freed_place_admits_exactly_one() {
+    let machine = Machine::shared();
+    let a = Backend::named("a");
+    let balancer = machine.start(Setup::new().backend_with("a", a.address, "max_connections: 3"));
+    let mut held: Vec<TcpStream> = (0..3).map(|_| balancer.connect()).collect();
+    assert!(held.iter().all(|client| served_by(client).is_some()));
+    for _ in 0..5 {
+        drop(held.pop());
+        balancer.await_number("/services/web/backends/a/connections", 2);
+        let tries: Vec<TcpStream> = (0..4).map(|_| balancer.connect()).collect();
+        let mut served: Vec<TcpStream> = tries.into_iter().filter(|client| served_by(client).is_some()).collect();
+        assert_eq!(served.len(), 1);
+        held.append(&mut served);
+    }
+    wait_until("three are open", PATIENCE, || a.open() == 3);
+    drop(held);
+    balancer.await_no_session();
+    balancer.stop();
+}

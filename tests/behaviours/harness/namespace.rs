@@ -1,0 +1,97 @@
+//! Two network namespaces joined by a wire, so that a peer can vanish and ports can be few. Needs root.
+
+use std::fs::File;
+use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use super::run;
+
+/// The near side's address, where the balancer runs.
+pub(crate) const NEAR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+
+/// A near and a far namespace; both are gone when this is dropped.
+pub(crate) struct Namespaces {
+    near: Side,
+    far: Side,
+}
+
+/// One of the two.
+pub(crate) struct Side {
+    name: String,
+}
+
+impl Namespaces {
+    /// Two namespaces of their own, joined.
+    pub(crate) fn new() -> Arc<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let tag = format!("bal{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed));
+        // Built before the first command, so that half a set-up is taken down too.
+        let pair = Self { near: Side { name: format!("{tag}n") }, far: Side { name: format!("{tag}f") } };
+        for side in [&pair.near, &pair.far] {
+            run("ip", &["netns", "add", &side.name]);
+            side.ip("link set lo up");
+        }
+        pair.near.ip(&format!("link add wire type veth peer name wire netns {}", pair.far.name));
+        for (side, address) in [(&pair.near, "10.77.0.1/24"), (&pair.far, "10.77.0.2/24")] {
+            side.ip(&format!("address add {address} dev wire"));
+            side.ip("link set wire up");
+        }
+        Arc::new(pair)
+    }
+
+    /// Where the balancer runs.
+    pub(crate) fn near(&self) -> &Side {
+        &self.near
+    }
+
+    /// Where its peer is.
+    pub(crate) fn far(&self) -> &Side {
+        &self.far
+    }
+}
+
+impl Side {
+    /// Does something inside: sockets made there stay there.
+    pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let enter = || {
+            let namespace = File::open(format!("/run/netns/{}", self.name)).expect("the namespace exists");
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
+                .expect("entering it as root");
+            work()
+        };
+        std::thread::scope(|scope| match scope.spawn(enter).join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+    }
+
+    /// From now on nothing arrives here and nothing leaves, without a word to the other side.
+    pub(crate) fn vanish(&self) {
+        let rules = "add table inet gone; \
+            add chain inet gone in { type filter hook input priority 0; policy drop; }; \
+            add chain inet gone out { type filter hook output priority 0; policy drop; }";
+        run("ip", &["netns", "exec", &self.name, "nft", rules]);
+    }
+
+    /// Leaves these local ports for outgoing connections.
+    pub(crate) fn local_ports(&self, first: u16, last: u16) {
+        let range = format!("net.ipv4.ip_local_port_range={first} {last}");
+        run("ip", &["netns", "exec", &self.name, "sysctl", "-qw", &range]);
+    }
+
+    fn ip(&self, arguments: &str) {
+        let mut all = vec!["-n", self.name.as_str()];
+        all.extend(arguments.split_whitespace());
+        run("ip", &all);
+    }
+}
+
+impl Drop for Side {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("ip").args(["netns", "del", &self.name]).output();
+    }
+}

@@ -1,0 +1,121 @@
+//! A running process: what /proc says of it, signals to it, and its sure end.
+
+use std::fs;
+use std::io;
+use std::process::{Child, ExitStatus};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
+
+use super::wait::wait_until;
+
+/// A process as /proc shows it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Process(pub(super) u32);
+
+impl Process {
+    /// Bytes of memory that it has resident.
+    pub(crate) fn resident(self) -> u64 {
+        let status = self.read("status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS in /proc/PID/status");
+        line.trim().trim_end_matches("kB").trim().parse::<u64>().expect("VmRSS is a number of kB") * 1024
+    }
+
+    /// Processor time that all its threads have used, in steps of 10 ms.
+    pub(crate) fn processor_time(self) -> Duration {
+        let stat = self.read("stat");
+        let (_, fields) = stat.rsplit_once(')').expect("a name in /proc/PID/stat");
+        let ticks: u64 = fields.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+        Duration::from_millis(ticks * 10)
+    }
+
+    /// Descriptors that it has open.
+    pub(crate) fn descriptors(self) -> usize {
+        self.try_descriptors().expect("reading /proc/PID/fd")
+    }
+
+    fn try_descriptors(self) -> io::Result<usize> {
+        Ok(fs::read_dir(format!("/proc/{}/fd", self.0))?.count())
+    }
+
+    /// The names of its threads.
+    pub(crate) fn threads(self) -> Vec<String> {
+        self.each_task("comm").into_iter().map(|name| name.trim().to_owned()).collect()
+    }
+
+    /// Kernel threads that work off what the ring could not do at once. There are none in steady state.
+    pub(crate) fn ring_workers(self) -> usize {
+        self.threads().iter().filter(|name| name.starts_with("iou-wrk")).count()
+    }
+
+    /// How often its threads have been switched to and from, all together: it stays the same while nothing wakes.
+    pub(crate) fn switches(self) -> u64 {
+        let statuses = self.each_task("status");
+        let counts = statuses.iter().flat_map(|status| status.lines()).filter(|line| line.contains("ctxt_switches:"));
+        counts.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).sum()
+    }
+
+    /// Lowers or raises its soft limit of descriptors.
+    pub(crate) fn limit_descriptors(self, limit: u64) {
+        let old = prlimit(self.pid(), Resource::Nofile, Rlimit { current: Some(limit), maximum: None })
+            .or_else(|_| {
+                let maximum = Some(super::machine::DESCRIPTORS);
+                prlimit(self.pid(), Resource::Nofile, Rlimit { current: Some(limit), maximum })
+            })
+            .expect("setting another process's descriptor limit");
+        eprintln!("descriptor limit of {}: {:?} -> {limit}", self.0, old.current);
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(self, signal: Signal) {
+        kill_process(self.pid().expect("a process has a number"), signal).expect("sending a signal");
+    }
+
+    fn pid(self) -> Option<Pid> {
+        i32::try_from(self.0).ok().and_then(Pid::from_raw)
+    }
+
+    fn read(self, file: &str) -> String {
+        fs::read_to_string(format!("/proc/{}/{file}", self.0)).expect("the process runs")
+    }
+
+    fn each_task(self, file: &str) -> Vec<String> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.0)).expect("the process runs");
+        // A thread may end between the listing and the reading.
+        tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join(file)).ok()).collect()
+    }
+}
+
+/// A child that is killed and waited for when it is dropped.
+pub(crate) struct Kills(pub(crate) Child);
+
+impl Kills {
+    /// The process.
+    pub(crate) fn process(&self) -> Process {
+        Process(self.0.id())
+    }
+
+    /// Kills it as the kernel does: no handler, no goodbye.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+
+    /// Waits for its own end and says how long it took.
+    #[track_caller]
+    pub(crate) fn wait(&mut self, within: Duration) -> (ExitStatus, Duration) {
+        let start = Instant::now();
+        let mut status = None;
+        wait_until("the process has ended", within, || {
+            status = self.0.try_wait().expect("waiting for a child");
+            status.is_some()
+        });
+        (status.expect("it ended"), start.elapsed())
+    }
+}
+
+impl Drop for Kills {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

@@ -1,0 +1,136 @@
+//! A configuration in the making.
+
+use std::fmt::Display;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use tempfile::TempDir;
+
+use super::Namespaces;
+
+/// What a balancer is started with: one service `web` on 127.0.0.1, until said otherwise.
+pub(crate) struct Setup {
+    pub(super) directory: TempDir,
+    pub(super) inside: Option<Arc<Namespaces>>,
+    pub(super) user: Option<u32>,
+    workers: u32,
+    process: Vec<String>,
+    services: Vec<Service>,
+}
+
+struct Service {
+    name: String,
+    listen: String,
+    backends: Vec<String>,
+    settings: Vec<String>,
+}
+
+impl Service {
+    fn new(name: &str) -> Self {
+        Self { name: name.into(), listen: "127.0.0.1:0".into(), backends: Vec::new(), settings: Vec::new() }
+    }
+}
+
+impl Setup {
+    /// One service `web`, without backends yet.
+    pub(crate) fn new() -> Self {
+        Self {
+            directory: tempfile::Builder::new().prefix("balancer-").tempdir().expect("a temporary directory"),
+            inside: None,
+            user: None,
+            workers: 2,
+            process: Vec::new(),
+            services: vec![Service::new("web")],
+        }
+    }
+
+    /// A directory that lives as long as the balancer.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The number of event loops; 2 until said otherwise.
+    pub(crate) fn workers(mut self, workers: u32) -> Self {
+        self.workers = workers;
+        self
+    }
+
+    /// A line of YAML at the top level.
+    pub(crate) fn process(mut self, line: &str) -> Self {
+        self.process.push(line.into());
+        self
+    }
+
+    /// Another service, which what follows is about.
+    pub(crate) fn service(mut self, name: &str) -> Self {
+        self.services.push(Service::new(name));
+        self
+    }
+
+    /// Where the service listens, if not on a free port of 127.0.0.1.
+    pub(crate) fn listen(mut self, address: impl Display) -> Self {
+        self.last().listen = address.to_string();
+        self
+    }
+
+    /// A backend of the service.
+    pub(crate) fn backend(mut self, name: &str, address: impl Display) -> Self {
+        self.last().backends.push(format!("{name}: \"{address}\""));
+        self
+    }
+
+    /// A backend with a property: `weight: 2`.
+    pub(crate) fn backend_with(mut self, name: &str, address: impl Display, property: &str) -> Self {
+        self.last().backends.push(format!("{name}: {{ address: \"{address}\", {property} }}"));
+        self
+    }
+
+    /// A line of YAML in the service.
+    pub(crate) fn setting(mut self, line: &str) -> Self {
+        self.last().settings.push(line.into());
+        self
+    }
+
+    /// Runs the balancer in the near one of two network namespaces.
+    pub(crate) fn inside(mut self, namespaces: &Arc<Namespaces>) -> Self {
+        self.inside = Some(Arc::clone(namespaces));
+        self
+    }
+
+    /// Runs the balancer as an ordinary user.
+    pub(crate) fn as_user(mut self, id: u32) -> Self {
+        self.user = Some(id);
+        self
+    }
+
+    pub(super) fn service_names(&self) -> impl Iterator<Item = &str> {
+        self.services.iter().map(|service| service.name.as_str())
+    }
+
+    pub(super) fn yaml(&self) -> String {
+        let mut yaml = format!("workers: {}\nadmin: {{ socket: {} }}\n", self.workers, self.socket().display());
+        for line in &self.process {
+            let _ = writeln!(yaml, "{line}");
+        }
+        yaml.push_str("services:\n");
+        for service in &self.services {
+            let _ = writeln!(yaml, "  {}:\n    listen: \"{}\"\n    backends:", service.name, service.listen);
+            for backend in &service.backends {
+                let _ = writeln!(yaml, "      {backend}");
+            }
+            for line in &service.settings {
+                let _ = writeln!(yaml, "    {line}");
+            }
+        }
+        yaml
+    }
+
+    pub(super) fn socket(&self) -> std::path::PathBuf {
+        self.directory.path().join("admin.sock")
+    }
+
+    fn last(&mut self) -> &mut Service {
+        self.services.last_mut().expect("there is always one")
+    }
+}
