@@ -3,3 +3,8 @@
 mod harness;
 
 mod balancing;
+mod deadlines;
+mod ends;
+mod latency;
+mod relay;
+mod resets;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::status::{Status, get};
-use super::{Kills, PATIENCE, Process, Setup, connect, metric, wait_until};
+use super::{Acceptor, Kills, PATIENCE, Process, Setup, connect, metric, wait_until};
 
 /// Lines of the log that are kept.
 const LOG_LINES: usize = 1000;
@@ -82,6 +82,12 @@ impl Balancer {
     #[track_caller]
     pub(crate) fn connect(&self) -> TcpStream {
         connect(self.address())
+    }
+
+    /// A new session of the service `web`: the client's socket and the backend's.
+    #[track_caller]
+    pub(crate) fn session(&self, backend: &Acceptor) -> (TcpStream, TcpStream) {
+        (self.connect(), backend.accept())
     }
 
     /// Its process.
@@ -179,6 +185,14 @@ impl Balancer {
     pub(crate) fn wait(&mut self, within: Duration) -> (Option<i32>, Duration) {
         let (status, took) = self.child.wait(within);
         (status.code(), took)
+    }
+
+    /// Ends the last client's connection, then stops.
+    #[track_caller]
+    pub(crate) fn stop_after(self, last: TcpStream) {
+        drop(last);
+        self.await_no_session();
+        self.stop();
     }
 
     /// Asks it to stop, and expects a clean end.

@@ -38,8 +38,13 @@ impl Bytes {
         self.position
     }
 
+    /// Goes on by `count` bytes.
+    pub(crate) fn skip(&mut self, count: u64) {
+        self.position += count;
+    }
+
     /// The next bytes: at least one, at most `limit`.
-    pub(crate) fn next(&mut self, limit: usize) -> &[u8] {
+    pub(crate) fn peek(&mut self, limit: usize) -> &[u8] {
         static BLOCK: OnceLock<Vec<u8>> = OnceLock::new();
         let block = BLOCK.get_or_init(|| {
             let mut block = vec![0; LAP];
@@ -55,9 +60,7 @@ impl Bytes {
         } else {
             &block[offset..]
         };
-        let slice = &source[..source.len().min(limit)];
-        self.position += slice.len() as u64;
-        slice
+        &source[..source.len().min(limit)]
     }
 
     /// Fails unless `got` is how the stream goes on.
@@ -65,12 +68,13 @@ impl Bytes {
     pub(crate) fn check(&mut self, mut got: &[u8]) {
         while !got.is_empty() {
             let (seed, at) = (self.seed, self.position);
-            let expected = self.next(got.len());
+            let expected = self.peek(got.len());
             let (part, rest) = got.split_at(expected.len());
             if part != expected {
                 let first = part.iter().zip(expected).take_while(|(a, b)| a == b).count() as u64;
                 panic!("the stream of seed {seed} differs at byte {}", at + first);
             }
+            self.skip(part.len() as u64);
             got = rest;
         }
     }
@@ -95,7 +99,10 @@ pub(crate) fn send_in(
         let magnitude = random.u32(0..=scale);
         let size = random.usize(1..=1 << magnitude).min((end - bytes.position) as usize);
         let from = bytes.position;
-        stream.write_all(bytes.next(size)).map_err(|error| (from, error))?;
+        let slice = bytes.peek(size);
+        let count = slice.len() as u64;
+        stream.write_all(slice).map_err(|error| (from, error))?;
+        bytes.skip(count);
     }
     Ok(())
 }

@@ -1,0 +1,175 @@
+//! Sessions that nothing moves in are ended on time; sessions that live are left alone.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::time::{Duration, Instant};
+
+use crate::harness::{
+    Acceptor, Backend, Balancer, Bytes, End, Machine, Setup, assert_ends_with_reset, assert_took, await_reset,
+    exchange, read_to_end, receive, receive_to_end, seed, send, send_in,
+};
+
+const IDLE: Duration = Duration::from_millis(700);
+const HALF_CLOSED: Duration = Duration::from_millis(500);
+
+fn start(machine: &Machine) -> (Acceptor, Balancer) {
+    let backend = Acceptor::new();
+    let setup = Setup::new().backend("a", backend.address).setting("timeouts: { idle: 700ms, half_closed: 500ms }");
+    let balancer = machine.start(setup);
+    (backend, balancer)
+}
+
+#[test]
+fn a_session_without_bytes_either_way_is_reset_at_idle() {
+    let machine = Machine::alone();
+    let (backend, balancer) = start(&machine);
+    let (mut silent, at_silent) = balancer.session(&backend);
+    let start = Instant::now();
+    assert_ends_with_reset(&silent);
+    assert_took(start.elapsed(), IDLE);
+    await_reset(&at_silent, Duration::from_secs(1));
+
+    // The clock starts anew with each byte.
+    let (mut talked, at_talked) = balancer.session(&backend);
+    std::thread::sleep(IDLE / 2);
+    talked.write_all(b"x").expect("sending");
+    (&at_talked).read_exact(&mut [0]).expect("a byte");
+    let start = Instant::now();
+    assert_ends_with_reset(&talked);
+    assert_took(start.elapsed(), IDLE);
+    balancer.await_closed("idle", 2);
+    assert!(silent.write_all(b"x").is_err());
+    balancer.stop();
+}
+
+#[test]
+fn one_byte_now_and_then_in_either_direction_keeps_a_session_alive() {
+    let machine = Machine::shared();
+    let (backend, balancer) = start(&machine);
+    let sessions: Vec<_> = (0..2).map(|_| balancer.session(&backend)).collect();
+    let start = Instant::now();
+    while start.elapsed() < IDLE * 4 {
+        let ways = [(&sessions[0].0, &sessions[0].1), (&sessions[1].1, &sessions[1].0)];
+        for (mut from, mut to) in ways {
+            from.write_all(b"x").expect("sending");
+            to.read_exact(&mut [0]).expect("a byte");
+        }
+        std::thread::sleep(IDLE / 4);
+    }
+    assert_eq!((balancer.number("/sessions"), balancer.closed("idle")), (2, 0));
+    drop(sessions);
+    balancer.await_no_session();
+    balancer.stop();
+}
+
+#[test]
+fn a_stream_that_goes_on_longer_than_idle_is_not_idle() {
+    let machine = Machine::shared();
+    let (backend, balancer) = start(&machine);
+    let (client, at_backend) = balancer.session(&backend);
+    let seed = seed();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (mut bytes, start) = (Bytes::new(seed), Instant::now());
+            while start.elapsed() < IDLE * 3 {
+                send_in(&at_backend, &mut bytes, 4 << 20, 1 << 20).expect("sending");
+                std::thread::sleep(IDLE / 10);
+            }
+            at_backend.shutdown(Shutdown::Write).expect("finishing");
+        });
+        assert_eq!(receive_to_end(&client, seed).1, End::Clean);
+    });
+    balancer.stop_after(client);
+}
+
+#[test]
+fn a_half_closed_session_whose_other_side_is_silent_is_reset_at_half_closed() {
+    let machine = Machine::alone();
+    let (backend, balancer) = start(&machine);
+    for client_finishes in [true, false] {
+        let (client, at_backend) = balancer.session(&backend);
+        let (finished, silent) = if client_finishes { (client, at_backend) } else { (at_backend, client) };
+        finished.shutdown(Shutdown::Write).expect("finishing");
+        assert_eq!(receive_to_end(&silent, 0), (0, End::Clean));
+        let start = Instant::now();
+        assert_ends_with_reset(&finished);
+        assert_took(start.elapsed(), HALF_CLOSED);
+        await_reset(&silent, Duration::from_secs(1));
+    }
+    balancer.await_closed("half_closed", 2);
+    balancer.stop();
+}
+
+#[test]
+fn a_half_closed_session_that_still_moves_lives_until_it_is_done() {
+    let machine = Machine::shared();
+    let (backend, balancer) = start(&machine);
+    let (client, mut at_backend) = balancer.session(&backend);
+    client.shutdown(Shutdown::Write).expect("finishing");
+    for _ in 0..10 {
+        std::thread::sleep(HALF_CLOSED / 3);
+        at_backend.write_all(b"x").expect("sending");
+    }
+    drop(at_backend);
+    assert_eq!(read_to_end(&client), (vec![b'x'; 10], End::Clean));
+    balancer.await_closed("client", 1);
+    balancer.stop();
+}
+
+#[test]
+fn a_slow_reader_is_alive_as_long_as_bytes_move() {
+    let machine = Machine::shared();
+    let (backend, balancer) = start(&machine);
+    let (client, at_backend) = balancer.session(&backend);
+    let (seed, count) = (seed(), 64 << 20);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            send(&at_backend, seed, count).expect("sending");
+            at_backend.shutdown(Shutdown::Write).expect("finishing");
+        });
+        let mut bytes = Bytes::new(seed);
+        for _ in 0..16 {
+            receive(&client, &mut bytes, 4 << 20);
+            std::thread::sleep(IDLE / 5);
+        }
+        assert_eq!(read_to_end(&client), (Vec::new(), End::Clean));
+    });
+    balancer.stop_after(client);
+}
+
+#[test]
+fn many_deadlines_are_each_kept() {
+    let machine = Machine::alone();
+    let (backend, balancer) = start(&machine);
+    let sessions: Vec<(TcpStream, TcpStream, Instant)> = (0..100)
+        .map(|_| {
+            std::thread::sleep(Duration::from_millis(4));
+            let (client, at_backend) = balancer.session(&backend);
+            (client, at_backend, Instant::now())
+        })
+        .collect();
+    std::thread::scope(|scope| {
+        for (client, _, since) in &sessions {
+            scope.spawn(move || {
+                assert_ends_with_reset(client);
+                assert_took(since.elapsed(), IDLE);
+            });
+        }
+    });
+    balancer.await_closed("idle", 100);
+    balancer.stop();
+}
+
+#[test]
+fn an_established_session_does_not_know_the_connect_timeout() {
+    let machine = Machine::shared();
+    let backend = Backend::echo();
+    let balancer = machine.start(Setup::new().backend("a", backend.address).setting("connect: { timeout: 200ms }"));
+    let (silent, client) = (balancer.connect(), balancer.connect());
+    exchange(&client);
+    std::thread::sleep(Duration::from_millis(800));
+    exchange(&client);
+    exchange(&silent);
+    drop(silent);
+    balancer.stop_after(client);
+}
