@@ -3,8 +3,11 @@
 mod harness;
 
 mod balancing;
+mod cleanup;
 mod deadlines;
 mod ends;
+mod families;
 mod latency;
 mod relay;
 mod resets;
+mod vanished;

@@ -21,6 +21,7 @@ pub(crate) struct Setup {
 
 struct Service {
     name: String,
+    /// As YAML has it.
     listen: String,
     backends: Vec<String>,
     settings: Vec<String>,
@@ -70,7 +71,13 @@ impl Setup {
 
     /// Where the service listens, if not on a free port of 127.0.0.1.
     pub(crate) fn listen(mut self, address: impl Display) -> Self {
-        self.last().listen = address.to_string();
+        self.last().listen = format!("\"{address}\"");
+        self
+    }
+
+    /// Several places where the service listens.
+    pub(crate) fn listen_on(mut self, addresses: &[&str]) -> Self {
+        self.last().listen = format!("{addresses:?}");
         self
     }
 
@@ -115,7 +122,7 @@ impl Setup {
         }
         yaml.push_str("services:\n");
         for service in &self.services {
-            let _ = writeln!(yaml, "  {}:\n    listen: \"{}\"\n    backends:", service.name, service.listen);
+            let _ = writeln!(yaml, "  {}:\n    listen: {}\n    backends:", service.name, service.listen);
             for backend in &service.backends {
                 let _ = writeln!(yaml, "      {backend}");
             }

@@ -32,7 +32,7 @@ impl Status {
     }
 
     /// Where a service listens; empty before it does.
-    pub(super) fn listen(&self, service: &str) -> Vec<String> {
+    pub(crate) fn listen(&self, service: &str) -> Vec<String> {
         let listen = self.0["services"][service]["listen"].as_array();
         listen.into_iter().flatten().filter_map(|address| address.as_str().map(Into::into)).collect()
     }

@@ -1,0 +1,129 @@
+//! Nothing stays behind: descriptors, pipes, memory and gauges return to where they began.
+
+use std::io::Read;
+use std::net::{Shutdown, SocketAddr};
+use std::time::Duration;
+
+use crate::harness::{
+    Backend, Balancer, Bytes, End, Machine, PATIENCE, Setup, connect, exchange, exchange_bytes, read_to_end, receive,
+    reset, seed, send, wait_until,
+};
+
+/// What a process holds.
+#[derive(Debug, PartialEq, Eq)]
+struct Held {
+    descriptors: usize,
+    sessions: u64,
+    connections: u64,
+    backend_connections: u64,
+}
+
+/// What it holds once nothing is open any more, without the descriptors of spare pipes.
+fn held(balancer: &Balancer) -> Held {
+    let count = || {
+        let status = balancer.status();
+        let pipes = usize::try_from(status.number("/pipes")).expect("a count of pipes");
+        Held {
+            descriptors: balancer.process().descriptors() - 2 * pipes,
+            sessions: status.number("/sessions"),
+            connections: status.number("/services/web/connections"),
+            backend_connections: status.number("/services/web/backends/a/connections"),
+        }
+    };
+    balancer.await_no_session();
+    let mut last = count();
+    // The admin interface's own connections come and go.
+    wait_until("descriptors have settled", PATIENCE, || {
+        std::thread::sleep(Duration::from_millis(20));
+        let now = count();
+        let settled = now == last;
+        last = now;
+        settled
+    });
+    last
+}
+
+fn many_exchanges_on_one_session(address: SocketAddr) {
+    let client = connect(address);
+    for size in 1..3000 {
+        exchange_bytes(&client, &vec![b'.'; size % 700 + 1]);
+    }
+    client.shutdown(Shutdown::Write).expect("finishing");
+    assert_eq!(read_to_end(&client), (Vec::new(), End::Clean));
+}
+
+fn thousands_of_sessions(address: SocketAddr) {
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            scope.spawn(move || {
+                for number in 0..700 {
+                    let client = connect(address);
+                    exchange(&client);
+                    // Ends of all kinds: polite, abrupt, and just gone.
+                    match (thread + number) % 3 {
+                        0 => {
+                            client.shutdown(Shutdown::Write).expect("finishing");
+                            assert_eq!((&client).read(&mut [0]).expect("a clean end"), 0);
+                        }
+                        1 => reset(client),
+                        _ => {}
+                    }
+                }
+            });
+        }
+    });
+}
+
+fn bulk(address: SocketAddr, seed: u64) {
+    let client = connect(address);
+    std::thread::scope(|scope| {
+        scope.spawn(|| send(&client, seed, 16 << 20).expect("sending"));
+        receive(&client, &mut Bytes::new(seed), 16 << 20);
+    });
+}
+
+#[test]
+fn after_thousands_of_sessions_everything_is_as_at_the_beginning() {
+    let machine = Machine::alone();
+    let backend = Backend::echo();
+    let balancer = machine.start(Setup::new().backend("a", backend.address));
+    let (address, seed) = (balancer.address(), seed());
+    let began = held(&balancer);
+    let round = || {
+        many_exchanges_on_one_session(address);
+        thousands_of_sessions(address);
+        (0..4).for_each(|_| bulk(address, seed));
+        let held = held(&balancer);
+        assert_eq!(held, began);
+        (balancer.process().resident(), balancer.number("/pipes"))
+    };
+    // The first round fills what is kept for reuse; after it nothing may grow.
+    let (memory, _) = round();
+    let (after, pipes) = (0..2).map(|_| round()).next_back().expect("two rounds");
+    assert!(after < memory + (1 << 20), "resident memory grew from {memory} to {after}");
+    assert!(pipes <= 8, "{pipes} pipes, though never more than one session streamed");
+    assert_eq!(backend.total(), 3 * (1 + 4 * 700 + 4));
+    balancer.stop();
+}
+
+#[test]
+fn a_session_that_was_bulk_and_is_idle_holds_no_pipe() {
+    let machine = Machine::shared();
+    let backend = Backend::echo();
+    let balancer = machine.start(Setup::new().workers(1).backend("a", backend.address));
+    let (mut clients, seed) = (Vec::new(), seed());
+    // One after the other they are bulk for a while, then idle: one pair of pipes serves them all.
+    for _ in 0..20 {
+        let client = balancer.connect();
+        std::thread::scope(|scope| {
+            scope.spawn(|| send(&client, seed, 4 << 20).expect("sending"));
+            receive(&client, &mut Bytes::new(seed), 4 << 20);
+        });
+        clients.push(client);
+    }
+    let pipes = balancer.number("/pipes");
+    assert!(pipes <= 4, "{pipes} pipes for 20 idle sessions");
+    drop(clients);
+    balancer.await_no_session();
+    balancer.stop();
+}

@@ -1,0 +1,156 @@
+//! A peer that disappears without a word is given up in good time; one that is only slow is not such a peer.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::harness::{
+    Acceptor, Balancer, Bytes, End, Machine, NEAR, Namespaces, Setup, await_reset, connect, read_to_end, receive, seed,
+    send, wait_until,
+};
+
+const UNRESPONSIVE: Duration = Duration::from_secs(1);
+
+/// A balancer in the near namespace; the client is far or near, the backend the other way round.
+struct Wire {
+    namespaces: Arc<Namespaces>,
+    backend: Acceptor,
+    balancer: Balancer,
+}
+
+fn start(machine: &Machine, far_is_client: bool, timeouts: &str) -> Wire {
+    let namespaces = Namespaces::new();
+    let (side, address) =
+        if far_is_client { (namespaces.near(), "127.0.0.1:0") } else { (namespaces.far(), "10.77.0.2:0") };
+    let backend = Acceptor::on(side.run(|| TcpListener::bind(address).expect("a backend's port")));
+    let setup = Setup::new().inside(&namespaces).listen(SocketAddr::from((NEAR, 8080))).backend("a", backend.address);
+    let balancer = machine.start(setup.setting(&format!("timeouts: {timeouts}")));
+    Wire { namespaces, backend, balancer }
+}
+
+impl Wire {
+    fn session(&self, far_is_client: bool) -> (TcpStream, TcpStream) {
+        let side = if far_is_client { self.namespaces.far() } else { self.namespaces.near() };
+        let client = side.run(|| connect(SocketAddr::from((NEAR, 8080))));
+        (client, self.backend.accept())
+    }
+}
+
+#[test]
+fn a_client_that_vanishes_with_data_unacknowledged_is_given_up_at_unresponsive() {
+    vanishes(true, 100);
+}
+
+#[test]
+fn a_backend_that_vanishes_with_data_unacknowledged_is_given_up_at_unresponsive() {
+    vanishes(false, 100);
+}
+
+#[test]
+fn a_client_that_vanishes_in_the_middle_of_bulk_is_given_up_at_unresponsive() {
+    vanishes(true, 1 << 40);
+}
+
+#[test]
+fn a_backend_that_vanishes_in_the_middle_of_bulk_is_given_up_at_unresponsive() {
+    vanishes(false, 1 << 40);
+}
+
+fn vanishes(far_is_client: bool, count: u64) {
+    let machine = Machine::alone();
+    let wire = start(&machine, far_is_client, "{ unresponsive: 1s }");
+    let (client, at_backend) = wire.session(far_is_client);
+    let (far, near) = if far_is_client { (client, at_backend) } else { (at_backend, client) };
+    let seed = seed();
+    send(&near, seed, 10).expect("sending");
+    receive(&far, &mut Bytes::new(seed), 10);
+    std::thread::scope(|scope| {
+        let start;
+        if count > 1000 {
+            let sender = scope.spawn(|| send(&near, seed, count).expect_err("it must be cut"));
+            receive(&far, &mut Bytes::new(seed), 50 << 20);
+            wire.namespaces.far().vanish();
+            start = Instant::now();
+            let (_, error) = sender.join().expect("sending");
+            assert!(crate::harness::is_reset(&error), "{error}");
+        } else {
+            wire.namespaces.far().vanish();
+            start = Instant::now();
+            send(&near, seed, count).expect("sending");
+            await_reset(&near, UNRESPONSIVE * 4);
+        }
+        let took = start.elapsed();
+        // Acknowledgements may be a little older than the moment of vanishing, and the wire's own timers come between.
+        assert!(took > UNRESPONSIVE * 8 / 10 && took < UNRESPONSIVE * 15 / 10, "given up after {took:?}");
+    });
+    wire.balancer.await_closed("unresponsive", 1);
+    wire.balancer.await_no_session();
+    wire.balancer.stop();
+}
+
+#[test]
+fn a_paused_reader_that_vanishes_is_given_up_when_window_probes_stay_unanswered() {
+    let machine = Machine::shared();
+    let wire = start(&machine, true, "{ unresponsive: 1s }");
+    let (_paused, at_backend) = wire.session(true);
+    let seed = seed();
+    std::thread::scope(|scope| {
+        let sender = scope.spawn(|| send(&at_backend, seed, 1 << 40).expect_err("it must be cut"));
+        stalled(&wire.balancer);
+        wire.namespaces.far().vanish();
+        wire.balancer.await_closed("unresponsive", 1);
+        sender.join().expect("sending");
+    });
+    wire.balancer.stop();
+}
+
+#[test]
+fn a_paused_reader_that_answers_window_probes_lives_and_gets_everything() {
+    let machine = Machine::shared();
+    let wire = start(&machine, true, "{ unresponsive: 500ms }");
+    let (paused, at_backend) = wire.session(true);
+    let (seed, count) = (seed(), 256 << 20);
+    std::thread::scope(|scope| {
+        let sender = scope.spawn(|| {
+            at_backend.set_write_timeout(None).expect("no write timeout");
+            send(&at_backend, seed, count).expect("sending");
+            at_backend.shutdown(std::net::Shutdown::Write).expect("finishing");
+        });
+        stalled(&wire.balancer);
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(7) {
+            assert_eq!((wire.balancer.number("/sessions"), wire.balancer.closed("unresponsive")), (1, 0));
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        receive(&paused, &mut Bytes::new(seed), count);
+        assert_eq!(read_to_end(&paused), (Vec::new(), End::Clean));
+        sender.join().expect("sending");
+    });
+    drop((paused, at_backend));
+    wire.balancer.await_no_session();
+    wire.balancer.stop();
+}
+
+#[test]
+fn a_paused_reader_is_ended_at_idle() {
+    let machine = Machine::shared();
+    let wire = start(&machine, true, "{ unresponsive: 500ms, idle: 2s }");
+    let (_paused, at_backend) = wire.session(true);
+    let seed = seed();
+    let (_, error) = send(&at_backend, seed, 1 << 40).expect_err("it must be cut");
+    assert!(crate::harness::is_reset(&error), "{error}");
+    assert_eq!((wire.balancer.closed("idle"), wire.balancer.closed("unresponsive")), (1, 0));
+    wire.balancer.stop();
+}
+
+/// Waits until no byte has moved for a while.
+fn stalled(balancer: &Balancer) {
+    let (mut last, mut since) = (0, Instant::now());
+    wait_until("nothing moves any more", Duration::from_secs(20), || {
+        let now = balancer.of_backend("a", "bytes_out");
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+        last > 0 && since.elapsed() > Duration::from_millis(300)
+    });
+}
