@@ -1,14 +1,13 @@
 //! Who serves whom: exact shares, across all workers.
 
-use std::net::TcpStream;
-
 use crate::harness::{
-    Backend, Balancer, Machine, PATIENCE, Port, Setup, connect, exchange, reset, served_by, wait_until,
+    Backend, Balancer, Machine, PATIENCE, Port, Setup, admitted, exchange, reset, served_by, wait_until,
 };
 
 /// The names of the backends that serve `count` clients, one after the other.
 fn served_in_turn(balancer: &Balancer, count: usize) -> Vec<String> {
-    (0..count).map(|_| served_by(&balancer.connect()).expect("a backend serves")).collect()
+    let address = balancer.address();
+    (0..count).map(|_| served_by(address)).collect()
 }
 
 fn count_of(names: &[String], name: &str) -> usize {
@@ -37,7 +36,7 @@ fn clients_that_arrive_at_once_are_shared_out_exactly() {
     let address = balancer.address();
     std::thread::scope(|scope| {
         for _ in 0..10 {
-            scope.spawn(|| (0..30).for_each(|_| drop(served_by(&connect(address)).expect("served"))));
+            scope.spawn(|| (0..30).for_each(|_| drop(served_by(address))));
         }
     });
     assert_eq!([a.total(), b.total(), c.total()], [100; 3]);
@@ -84,13 +83,8 @@ fn a_full_backend_is_passed_over_and_its_surplus_spread() {
     let (a, b, c) = (Backend::named("a"), Backend::named("b"), Backend::named("c"));
     let setup = Setup::new().backend("a", a.address).backend_with("b", b.address, "max_connections: 2");
     let balancer = machine.start(setup.backend("c", c.address));
-    let held: Vec<TcpStream> = (0..30)
-        .map(|_| {
-            let client = balancer.connect();
-            served_by(&client).expect("served");
-            client
-        })
-        .collect();
+    let address = balancer.address();
+    let held: Vec<_> = (0..30).map(|_| admitted(address).expect("served")).collect();
     assert_eq!([a.open(), b.open(), c.open()], [14, 2, 14]);
     drop(held);
     balancer.await_no_session();
@@ -104,15 +98,14 @@ fn a_backends_limit_is_exact_across_workers() {
     let setup = Setup::new().backend_with("a", a.address, "max_connections: 5");
     let balancer = machine.start(setup.backend_with("b", b.address, "max_connections: 7").workers(4));
     let address = balancer.address();
-    let clients: Vec<TcpStream> = std::thread::scope(|scope| {
-        let arriving: Vec<_> = (0..60).map(|_| scope.spawn(|| connect(address))).collect();
-        arriving.into_iter().filter_map(|client| client.join().ok()).collect()
+    let held: Vec<_> = std::thread::scope(|scope| {
+        let arriving: Vec<_> = (0..60).map(|_| scope.spawn(|| admitted(address))).collect();
+        arriving.into_iter().filter_map(|client| client.join().expect("served or refused")).collect()
     });
-    let served = clients.iter().filter(|client| served_by(client).is_some()).count();
-    assert_eq!((served, a.open(), b.open()), (12, 5, 7));
+    assert_eq!((held.len(), a.open(), b.open()), (12, 5, 7));
     assert_eq!(balancer.refused("backend_limit"), 48);
     assert_eq!((balancer.of_backend("a", "connections"), balancer.of_backend("b", "connections")), (5, 7));
-    drop(clients);
+    drop(held);
     balancer.await_no_session();
 
     // Coming and going from many threads never overshoots.
@@ -120,11 +113,10 @@ fn a_backends_limit_is_exact_across_workers() {
         for _ in 0..16 {
             scope.spawn(|| {
                 for _ in 0..40 {
-                    let client = connect(address);
-                    if served_by(&client).is_some() {
+                    if let Some((client, _)) = admitted(address) {
                         exchange(&client);
+                        reset(client);
                     }
-                    reset(client);
                 }
             });
         }
@@ -139,13 +131,12 @@ fn a_freed_place_admits_exactly_one() {
     let machine = Machine::shared();
     let a = Backend::named("a");
     let balancer = machine.start(Setup::new().backend_with("a", a.address, "max_connections: 3"));
-    let mut held: Vec<TcpStream> = (0..3).map(|_| balancer.connect()).collect();
-    assert!(held.iter().all(|client| served_by(client).is_some()));
+    let address = balancer.address();
+    let mut held: Vec<_> = (0..3).map(|_| admitted(address).expect("served")).collect();
     for _ in 0..5 {
         drop(held.pop());
         balancer.await_number("/services/web/backends/a/connections", 2);
-        let tries: Vec<TcpStream> = (0..4).map(|_| balancer.connect()).collect();
-        let mut served: Vec<TcpStream> = tries.into_iter().filter(|client| served_by(client).is_some()).collect();
+        let mut served: Vec<_> = (0..4).filter_map(|_| admitted(address)).collect();
         assert_eq!(served.len(), 1);
         held.append(&mut served);
     }

@@ -2,12 +2,18 @@
 
 mod harness;
 
+mod backpressure;
 mod balancing;
 mod cleanup;
+mod connecting;
 mod deadlines;
 mod ends;
 mod families;
+mod idle;
 mod latency;
+mod limits;
+mod local_faults;
 mod relay;
 mod resets;
+mod stop;
 mod vanished;

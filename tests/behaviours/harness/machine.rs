@@ -8,9 +8,6 @@ use super::{Balancer, Setup};
 
 static TURNS: RwLock<()> = RwLock::new(());
 
-/// Descriptors for thousands of sessions, whose clients and backends all live in this process.
-pub(super) const DESCRIPTORS: u64 = 65_536;
-
 /// Leave to use the machine, for as long as it is held.
 #[expect(dead_code, reason = "the guards are held for what their drop does")]
 pub(crate) enum Machine {
@@ -39,11 +36,13 @@ impl Machine {
     }
 }
 
-fn raise_descriptor_limit() {
+/// Thousands of clients and backends live in this process: raises the soft limit to the hard one, and says which it is.
+pub(crate) fn raise_descriptor_limit() -> u64 {
     static RAISED: Once = Once::new();
     RAISED.call_once(|| {
-        let hard = getrlimit(Resource::Nofile).maximum.unwrap_or(DESCRIPTORS).max(DESCRIPTORS);
-        setrlimit(Resource::Nofile, Rlimit { current: Some(hard), maximum: Some(hard) })
-            .expect("raising the descriptor limit; these tests run as root");
+        let hard = getrlimit(Resource::Nofile).maximum;
+        setrlimit(Resource::Nofile, Rlimit { current: hard, maximum: hard })
+            .expect("raising the soft descriptor limit");
     });
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }

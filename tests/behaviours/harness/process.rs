@@ -5,7 +5,7 @@ use std::io;
 use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 
 use super::wait::wait_until;
 
@@ -55,15 +55,11 @@ impl Process {
         counts.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).sum()
     }
 
-    /// Lowers or raises its soft limit of descriptors.
+    /// Changes its soft limit of descriptors. The hard one stays what it has inherited from this process.
     pub(crate) fn limit_descriptors(self, limit: u64) {
-        let old = prlimit(self.pid(), Resource::Nofile, Rlimit { current: Some(limit), maximum: None })
-            .or_else(|_| {
-                let maximum = Some(super::machine::DESCRIPTORS);
-                prlimit(self.pid(), Resource::Nofile, Rlimit { current: Some(limit), maximum })
-            })
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        prlimit(self.pid(), Resource::Nofile, Rlimit { current: Some(limit), maximum })
             .expect("setting another process's descriptor limit");
-        eprintln!("descriptor limit of {}: {:?} -> {limit}", self.0, old.current);
     }
 
     /// Sends it a signal.

@@ -115,18 +115,31 @@ pub(crate) fn exchange(stream: &TcpStream) {
     exchange_bytes(stream, b"x");
 }
 
-/// The name that a [`super::Backend::named`] says first; `None` if the client was refused by a reset.
+/// A new client of [`super::Backend::named`] backends and the name of the one that serves it; `None` if it was refused,
+/// which is always done by a reset.
 #[track_caller]
-pub(crate) fn served_by(mut stream: &TcpStream) -> Option<String> {
+pub(crate) fn admitted(address: SocketAddr) -> Option<(TcpStream, String)> {
+    // A reset right behind the handshake can overtake the connect's own return.
+    let stream = match TcpStream::connect_timeout(&address, PATIENCE) {
+        Ok(stream) => patient(stream),
+        Err(error) if is_reset(&error) => return None,
+        Err(error) => panic!("connecting to {address}: {error}"),
+    };
     let mut name = String::new();
     let mut byte = [0];
     loop {
-        match stream.read(&mut byte) {
-            Ok(1) if byte == *b"\n" => return Some(name),
+        match (&stream).read(&mut byte) {
+            Ok(1) if byte == *b"\n" => return Some((stream, name)),
             Ok(1) => name.push(char::from(byte[0])),
             Ok(_) => panic!("a clean end where a name or a reset is due"),
             Err(error) if is_reset(&error) => return None,
             Err(error) => panic!("neither served nor refused: {error}"),
         }
     }
+}
+
+/// The name of the backend that serves a new client.
+#[track_caller]
+pub(crate) fn served_by(address: SocketAddr) -> String {
+    admitted(address).expect("a client must be served").1
 }

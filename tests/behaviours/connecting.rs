@@ -1,0 +1,167 @@
+//! Connecting to backends: the next one is tried, in good time, and nothing is left behind.
+
+use std::io::Write;
+use std::net::{Shutdown, TcpStream};
+use std::time::{Duration, Instant};
+
+use crate::harness::{
+    Acceptor, Backend, Deaf, End, Machine, PATIENCE, Port, Setup, admitted, assert_took, exchange, read_to_end,
+    receive_to_end, reset, seed, send, served_by, wait_until,
+};
+
+#[test]
+fn a_client_whose_backend_refuses_is_served_by_the_next_and_sees_nothing_of_it() {
+    let machine = Machine::shared();
+    let (one, two, backend) = (Port::refusing(), Port::refusing(), Backend::named("up"));
+    let setup = Setup::new().backend("one", one.address).backend("two", two.address);
+    let balancer = machine.start(setup.backend("up", backend.address));
+    let start = Instant::now();
+    for _ in 0..20 {
+        assert_eq!(served_by(balancer.address()), "up");
+    }
+    assert!(start.elapsed() < Duration::from_secs(5), "a refusal is no reason to wait");
+    balancer.await_number("/services/web/backends/up/total", 20);
+    assert!(balancer.of_backend("one", "failures") > 0 && balancer.of_backend("two", "failures") > 0);
+    assert_eq!(balancer.status().sum("/services/web/refused_by"), 0);
+    balancer.stop();
+}
+
+#[test]
+fn what_a_client_has_sent_already_reaches_the_backend_that_serves_it_in_the_end() {
+    let machine = Machine::shared();
+    let (refusing, deaf, backend) = (Port::refusing(), Deaf::new(), Acceptor::new());
+    let setup = Setup::new().backend("refusing", refusing.address).backend("deaf", deaf.address);
+    let balancer = machine.start(setup.backend("up", backend.address).setting("connect: { timeout: 300ms }"));
+    let (client, seed) = (balancer.connect(), seed());
+    send(&client, seed, 5000).expect("sending");
+    client.shutdown(Shutdown::Write).expect("finishing");
+    let at_backend = backend.accept();
+    assert_eq!(receive_to_end(&at_backend, seed), (5000, End::Clean));
+    drop(at_backend);
+    assert_eq!(read_to_end(&client), (Vec::new(), End::Clean));
+    balancer.stop_after(client);
+}
+
+#[test]
+fn at_most_as_many_different_backends_are_tried_as_configured() {
+    let machine = Machine::shared();
+    let (one, two, backend) = (Port::refusing(), Port::refusing(), Backend::named("up"));
+    let setup = Setup::new().backend("one", one.address).backend("two", two.address).backend("up", backend.address);
+    let balancer = machine.start(setup.setting("connect: { attempts: 2 }"));
+    let address = balancer.address();
+    // The turns go one, two, up: the first client tries the two that refuse, the second begins with the one that serves.
+    assert!(admitted(address).is_none());
+    assert_eq!(served_by(address), "up");
+    assert!(admitted(address).is_none());
+    assert_eq!(balancer.refused("connect_failed"), 2);
+    assert_eq!((balancer.of_backend("one", "failures"), balancer.of_backend("two", "failures")), (2, 2));
+    balancer.await_no_session();
+    balancer.stop();
+}
+
+#[test]
+fn no_backend_is_tried_twice_for_one_client() {
+    let machine = Machine::shared();
+    let (one, two) = (Port::refusing(), Port::refusing());
+    let setup = Setup::new().backend_with("one", one.address, "weight: 5").backend("two", two.address);
+    let balancer = machine.start(setup.setting("connect: { attempts: 8 }"));
+    for clients in 1..=5 {
+        assert!(admitted(balancer.address()).is_none());
+        wait_until("both failures are counted", PATIENCE, || {
+            (balancer.of_backend("one", "failures"), balancer.of_backend("two", "failures")) == (clients, clients)
+        });
+    }
+    balancer.stop();
+}
+
+#[test]
+fn when_all_refuse_the_client_is_reset_at_once_and_counted() {
+    let machine = Machine::alone();
+    let ports: Vec<Port> = (0..3).map(|_| Port::refusing()).collect();
+    let setup = (0..3).fold(Setup::new(), |setup, n| setup.backend(&format!("b{n}"), ports[n].address));
+    let balancer = machine.start(setup);
+    let start = Instant::now();
+    for _ in 0..20 {
+        assert!(admitted(balancer.address()).is_none());
+    }
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?} for 20 refusals", start.elapsed());
+    balancer.await_number("/services/web/refused_by/connect_failed", 20);
+    assert_eq!((balancer.number("/services/web/refused"), balancer.number("/sessions")), (20, 0));
+    assert_eq!(balancer.of_backend("b0", "connections"), 0);
+    balancer.stop();
+}
+
+#[test]
+fn a_backend_that_swallows_connects_is_given_up_at_the_timeout_then_the_next_serves() {
+    let machine = Machine::alone();
+    let (deaf, backend) = (Deaf::new(), Backend::named("up"));
+    let setup = Setup::new().backend("deaf", deaf.address).backend("up", backend.address);
+    let balancer = machine.start(setup.setting("connect: { timeout: 400ms }"));
+    let start = Instant::now();
+    assert_eq!(served_by(balancer.address()), "up");
+    assert_took(start.elapsed(), Duration::from_millis(400));
+    assert_eq!(balancer.of_backend("deaf", "failures"), 1);
+    balancer.stop();
+}
+
+#[test]
+fn when_all_swallow_connects_the_client_is_reset_after_all_timeouts() {
+    let machine = Machine::alone();
+    let (one, two) = (Deaf::new(), Deaf::new());
+    let setup = Setup::new().backend("one", one.address).backend("two", two.address);
+    let balancer = machine.start(setup.setting("connect: { timeout: 300ms, attempts: 2 }"));
+    let start = Instant::now();
+    assert!(admitted(balancer.address()).is_none());
+    assert_took(start.elapsed(), Duration::from_millis(600));
+    assert_eq!(balancer.refused("connect_failed"), 1);
+    balancer.await_no_session();
+    balancer.stop();
+}
+
+#[test]
+fn a_client_that_leaves_while_it_is_being_connected_takes_the_connect_with_it() {
+    let machine = Machine::shared();
+    let deaf = Deaf::new();
+    let balancer = machine.start(Setup::new().backend("a", deaf.address).setting("connect: { timeout: 60s }"));
+    let mut descriptors = balancer.process().descriptors();
+    for round in 0..3 {
+        let clients: Vec<TcpStream> = (0..60).map(|_| balancer.connect()).collect();
+        balancer.await_number("/sessions", 60);
+        for (number, client) in clients.into_iter().enumerate() {
+            // Some have said something already.
+            if number % 2 == 0 {
+                (&client).write_all(b"hello?").expect("sending");
+            }
+            reset(client);
+        }
+        balancer.await_no_session();
+        assert_eq!(balancer.of_backend("a", "connections"), 0);
+        wait_until("the descriptors are back", PATIENCE, || balancer.process().descriptors() <= descriptors + 2);
+        if round == 0 {
+            descriptors = balancer.process().descriptors();
+        }
+    }
+    assert_eq!(balancer.of_backend("a", "failures"), 0, "it is not the backend's fault");
+    // The connects are gone, not only forgotten: nobody comes when the backend begins to hear.
+    let backend = deaf.wake();
+    assert!(backend.accept_within(Duration::from_millis(1500)).is_none(), "a connect without a client");
+    let client = balancer.connect();
+    drop(backend.accept());
+    assert!(read_to_end(&client).0.is_empty());
+    balancer.stop_after(client);
+}
+
+#[test]
+fn other_clients_are_served_while_a_connect_hangs() {
+    let machine = Machine::shared();
+    let (deaf, backend) = (Deaf::new(), Backend::echo());
+    let setup = Setup::new().workers(1).backend("a", backend.address);
+    let balancer = machine.start(setup.service("slow").backend("deaf", deaf.address));
+    let slow: Vec<TcpStream> = (0..50).map(|_| crate::harness::connect(balancer.address_of("slow"))).collect();
+    let client = balancer.connect();
+    let start = Instant::now();
+    (0..100).for_each(|_| exchange(&client));
+    assert!(start.elapsed() < Duration::from_secs(1));
+    slow.into_iter().for_each(reset);
+    balancer.stop_after(client);
+}

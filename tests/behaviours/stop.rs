@@ -1,0 +1,193 @@
+//! A stop lets exchanges finish for as long as `drain` says, then ends what is left; it never hangs.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::harness::{
+    Acceptor, Backend, Balancer, Bytes, Deaf, End, Machine, PATIENCE, SLACK, Setup, assert_ends_with_reset,
+    assert_took, await_reset, exchange, is_reset, read_to_end, receive_to_end, seed, send, wait_until,
+};
+
+fn start(machine: &Machine, drain: &str) -> (Acceptor, Balancer) {
+    let backend = Acceptor::new();
+    let balancer = machine.start(Setup::new().process(&format!("drain: {drain}")).backend("a", backend.address));
+    (backend, balancer)
+}
+
+/// Waits until a new client is turned away.
+fn await_no_more_clients(address: std::net::SocketAddr) {
+    wait_until("new clients are turned away", PATIENCE, || match TcpStream::connect(address) {
+        Err(error) => matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset),
+        Ok(_) => false,
+    });
+}
+
+#[test]
+fn an_exchange_under_way_completes_then_the_exit_code_is_0() {
+    let machine = Machine::shared();
+    for signal in [Signal::TERM, Signal::INT] {
+        let (backend, mut balancer) = start(&machine, "20s");
+        let address = balancer.address();
+        let (mut client, mut at_backend) = balancer.session(&backend);
+        client.write_all(b"a question").expect("asking");
+        at_backend.read_exact(&mut [0; 10]).expect("the question");
+        balancer.signal(signal);
+        await_no_more_clients(address);
+        std::thread::sleep(Duration::from_millis(200));
+
+        let seed = seed();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                send(&at_backend, seed, 8 << 20).expect("answering");
+                at_backend.shutdown(Shutdown::Write).expect("finishing");
+            });
+            assert_eq!(receive_to_end(&client, seed), (8 << 20, End::Clean));
+        });
+        client.write_all(b"thank you").expect("the half that is open stays open");
+        client.shutdown(Shutdown::Write).expect("finishing");
+        assert_eq!(read_to_end(&at_backend), (b"thank you".to_vec(), End::Clean));
+        let (code, took) = balancer.wait(PATIENCE);
+        assert_eq!(code, Some(0));
+        assert!(took < SLACK, "it lingered {took:?} after its last session");
+    }
+}
+
+#[test]
+fn what_is_open_past_drain_is_reset_and_the_exit_code_is_0() {
+    let machine = Machine::alone();
+    let (backend, mut balancer) = start(&machine, "600ms");
+    let (client, at_backend) = balancer.session(&backend);
+    let (half_closed, at_half_closed) = balancer.session(&backend);
+    half_closed.shutdown(Shutdown::Write).expect("finishing");
+    assert_eq!(read_to_end(&at_half_closed), (Vec::new(), End::Clean));
+    let start = Instant::now();
+    balancer.signal(Signal::TERM);
+    assert_ends_with_reset(&client);
+    assert_took(start.elapsed(), Duration::from_millis(600));
+    assert_ends_with_reset(&at_backend);
+    assert_ends_with_reset(&half_closed);
+    await_reset(&at_half_closed, Duration::from_secs(1));
+    let (code, _) = balancer.wait(Duration::from_secs(1));
+    assert_eq!(code, Some(0));
+}
+
+#[test]
+fn without_sessions_a_stop_is_immediate() {
+    let machine = Machine::alone();
+    let (_backend, mut balancer) = start(&machine, "30s");
+    balancer.signal(Signal::TERM);
+    let (code, took) = balancer.wait(PATIENCE);
+    assert_eq!(code, Some(0));
+    assert!(took < Duration::from_millis(500), "{took:?}");
+}
+
+#[test]
+fn a_second_signal_ends_it_within_100_ms_with_1() {
+    let machine = Machine::alone();
+    for second in [Signal::TERM, Signal::INT] {
+        let (backend, mut balancer) = start(&machine, "30s");
+        let _session = balancer.session(&backend);
+        let address = balancer.address();
+        balancer.signal(Signal::TERM);
+        await_no_more_clients(address);
+        balancer.signal(second);
+        let (code, took) = balancer.wait(PATIENCE);
+        assert_eq!(code, Some(1));
+        assert!(took < Duration::from_millis(150), "{took:?}");
+    }
+}
+
+#[test]
+fn a_client_that_is_being_connected_at_a_stop_is_not_left_hanging() {
+    let machine = Machine::shared();
+    let deaf = Deaf::new();
+    let setup = Setup::new().process("drain: 500ms").backend("a", deaf.address);
+    let mut balancer = machine.start(setup.setting("connect: { timeout: 60s }"));
+    let client = balancer.connect();
+    balancer.await_number("/sessions", 1);
+    balancer.signal(Signal::TERM);
+    assert_ends_with_reset(&client);
+    let (code, _) = balancer.wait(Duration::from_secs(2));
+    assert_eq!(code, Some(0));
+}
+
+#[test]
+fn a_signal_whose_function_does_not_exist_is_logged_and_ignored() {
+    let machine = Machine::shared();
+    let backend = Backend::echo();
+    let balancer = machine.start(Setup::new().backend("a", backend.address));
+    let client = balancer.connect();
+    for (signal, name) in [(Signal::HUP, "SIGHUP"), (Signal::USR1, "SIGUSR1"), (Signal::USR2, "SIGUSR2")] {
+        balancer.signal(signal);
+        wait_until("it is logged", PATIENCE, || balancer.has_logged(name));
+        exchange(&client);
+    }
+    exchange(&balancer.connect());
+    balancer.stop_after(client);
+}
+
+#[test]
+fn a_stop_with_thousands_of_sessions_and_data_in_flight_neither_crashes_nor_hangs() {
+    let machine = Machine::alone();
+    let backend = Backend::echo();
+    let mut balancer = machine.start(Setup::new().process("drain: 700ms").backend("a", backend.address));
+    let idle: Vec<TcpStream> = (0..2000).map(|_| balancer.connect()).collect();
+    let streaming: Vec<TcpStream> = (0..100).map(|_| balancer.connect()).collect();
+    let seed = seed();
+    balancer.await_number("/sessions", 2100);
+    let (code, took) = std::thread::scope(|scope| {
+        for (number, client) in streaming.iter().enumerate() {
+            let seed = seed.wrapping_add(number as u64);
+            // Every third reads nothing, so that there is data stuck everywhere.
+            if number % 3 > 0 {
+                scope.spawn(move || receive_until_cut(client, seed));
+            }
+            scope.spawn(move || {
+                let (_, error) = send(client, seed, 1 << 40).expect_err("it must be cut");
+                assert!(is_reset(&error), "{error}");
+            });
+        }
+        std::thread::sleep(Duration::from_millis(300));
+        balancer.signal(Signal::TERM);
+        balancer.wait(Duration::from_secs(8))
+    });
+    assert_eq!(code, Some(0));
+    assert!(took < Duration::from_millis(700) + Duration::from_secs(2), "{took:?}");
+    idle.iter().for_each(assert_ends_with_reset);
+}
+
+fn receive_until_cut(mut stream: &TcpStream, seed: u64) {
+    let (mut bytes, mut buffer) = (Bytes::new(seed), vec![0; 1 << 18]);
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => panic!("a clean end where it is cut"),
+            Ok(count) => bytes.check(&buffer[..count]),
+            Err(error) => {
+                assert!(is_reset(&error), "{error}");
+                return;
+            }
+        }
+    }
+}
+
+#[test]
+fn sessions_that_end_by_themselves_in_time_all_end_cleanly() {
+    let machine = Machine::shared();
+    let backend = Backend::echo();
+    let mut balancer = machine.start(Setup::new().process("drain: 10s").backend("a", backend.address));
+    let clients: Vec<TcpStream> = (0..500).map(|_| balancer.connect()).collect();
+    clients.iter().for_each(exchange);
+    balancer.signal(Signal::TERM);
+    for client in &clients {
+        exchange(client);
+        client.shutdown(Shutdown::Write).expect("finishing");
+    }
+    for client in &clients {
+        assert_eq!(read_to_end(client), (Vec::new(), End::Clean));
+    }
+    drop(clients);
+    assert_eq!(balancer.wait(Duration::from_secs(3)).0, Some(0));
+}
