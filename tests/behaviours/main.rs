@@ -13,6 +13,7 @@ mod idle;
 mod latency;
 mod limits;
 mod local_faults;
+mod real_servers;
 mod relay;
 mod resets;
 mod stop;

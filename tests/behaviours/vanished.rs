@@ -107,7 +107,7 @@ fn a_paused_reader_that_vanishes_is_given_up_when_window_probes_stay_unanswered(
 #[test]
 fn a_paused_reader_that_answers_window_probes_lives_and_gets_everything() {
     let machine = Machine::shared();
-    let wire = start(&machine, true, "{ unresponsive: 500ms }");
+    let wire = start(&machine, true, "{ unresponsive: 2s }");
     let (paused, at_backend) = wire.session(true);
     let (seed, count) = (seed(), 256 << 20);
     std::thread::scope(|scope| {
@@ -118,7 +118,7 @@ fn a_paused_reader_that_answers_window_probes_lives_and_gets_everything() {
         });
         stalled(&wire.balancer);
         let start = Instant::now();
-        while start.elapsed() < Duration::from_secs(7) {
+        while start.elapsed() < Duration::from_secs(9) {
             assert_eq!((wire.balancer.number("/sessions"), wire.balancer.closed("unresponsive")), (1, 0));
             std::thread::sleep(Duration::from_millis(100));
         }
@@ -134,7 +134,7 @@ fn a_paused_reader_that_answers_window_probes_lives_and_gets_everything() {
 #[test]
 fn a_paused_reader_is_ended_at_idle() {
     let machine = Machine::shared();
-    let wire = start(&machine, true, "{ unresponsive: 500ms, idle: 2s }");
+    let wire = start(&machine, true, "{ unresponsive: 2s, idle: 5s }");
     let (_paused, at_backend) = wire.session(true);
     let seed = seed();
     let (_, error) = send(&at_backend, seed, 1 << 40).expect_err("it must be cut");

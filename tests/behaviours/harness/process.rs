@@ -1,5 +1,6 @@
 //! A running process: what /proc says of it, signals to it, and its sure end.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::process::{Child, ExitStatus};
@@ -48,11 +49,16 @@ impl Process {
         self.threads().iter().filter(|name| name.starts_with("iou-wrk")).count()
     }
 
-    /// How often its threads have been switched to and from, all together: it stays the same while nothing wakes.
-    pub(crate) fn switches(self) -> u64 {
+    /// How often each of its threads has gone to sleep, by name: it stays the same while nothing wakes them.
+    pub(crate) fn sleeps(self) -> BTreeMap<String, u64> {
+        let field = |status: &str, name: &str| {
+            status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim().to_owned()
+        };
         let statuses = self.each_task("status");
-        let counts = statuses.iter().flat_map(|status| status.lines()).filter(|line| line.contains("ctxt_switches:"));
-        counts.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).sum()
+        let sleeps = statuses.iter().map(|status| {
+            (field(status, "Name:"), field(status, "voluntary_ctxt_switches:").parse().unwrap_or_default())
+        });
+        sleeps.collect()
     }
 
     /// Changes its soft limit of descriptors. The hard one stays what it has inherited from this process.
