@@ -29,6 +29,8 @@ pub const NEVER: Millis = Millis::MAX;
 const CLIENT_RESET_GRACE: Millis = 100;
 /// The longest step between two looks at an emptying send queue.
 const LONGEST_LOOK: Millis = 50;
+/// A watch is armed when a side has not been read from for this long: most sessions come and go without one.
+const WATCH_AFTER: Millis = 20;
 /// Operations still in flight this long after the end are cancelled one by one.
 const CLOSING_GRACE: Millis = 1000;
 
@@ -241,6 +243,8 @@ pub struct Session {
     limits: Limits,
     /// When a byte last moved.
     active: Millis,
+    /// When to arm a watch on each side that nobody reads from.
+    watch: Millis,
     /// Who finished sending first.
     finished: Option<Side>,
     /// The source of each direction held nothing more when it was last read.
@@ -249,7 +253,7 @@ pub struct Session {
     in_flight: u8,
     /// Bits of [`InFlight`] that are to be cancelled.
     cancel: u8,
-    /// Bits of [`todo`].
+    /// Bits of [`mod@todo`].
     todo: u16,
 }
 
@@ -275,6 +279,7 @@ impl Session {
             peers: [Peer::default(); 2],
             limits,
             active: now,
+            watch: now.saturating_add(WATCH_AFTER),
             finished: None,
             // A client usually speaks first: its bytes wait already when the backend is connected.
             empty: [false, true],
@@ -288,9 +293,9 @@ impl Session {
     #[inline]
     pub fn due(&self) -> Millis {
         match self.phase {
-            Phase::Connecting { cancelled: true, .. } => NEVER,
-            Phase::Connecting { since, .. } => since.saturating_add(self.limits.connect),
-            Phase::Open => self.silent_until().min(self.peers[0].look()).min(self.peers[1].look()),
+            Phase::Connecting { cancelled: true, .. } => self.watch,
+            Phase::Connecting { since, .. } => since.saturating_add(self.limits.connect).min(self.watch),
+            Phase::Open => self.silent_until().min(self.peers[0].look()).min(self.peers[1].look()).min(self.watch),
             Phase::PassingOn { broken, progress, look, .. } => self.give_up(broken, progress).min(look),
             Phase::Closing { since, .. } => since.saturating_add(CLOSING_GRACE),
         }
@@ -321,7 +326,7 @@ impl Session {
                 self.delivered(direction, bytes, now);
                 let empty = self.empty[direction as usize];
                 let operation = self.flow(direction).sent(rest, empty);
-                self.watch_if_blind(direction);
+                self.watch_if_blind(direction, now);
                 operation
             }
             (_, Event::Moved { direction, bytes, size, turn }) => self.moved(direction, bytes, size, turn, now),
@@ -393,9 +398,6 @@ impl Session {
             Event::Stop(reason) => self.close(Outcome::Closed(reason), now),
             _ => {}
         }
-        if event == Event::Begin {
-            self.note(todo::WATCH, Side::Client);
-        }
     }
 
     fn connect_failed(&mut self, now: Millis) {
@@ -417,7 +419,7 @@ impl Session {
             Turn::SinkBroken => self.broken(direction.sink(), Some(direction), now),
             Turn::Drained | Turn::SinkFull | Turn::NoPipe => {
                 let operation = self.flow(direction).moved(bytes, size, turn);
-                self.watch_if_blind(direction);
+                self.watch_if_blind(direction, now);
                 return operation;
             }
         }
@@ -457,7 +459,7 @@ impl Session {
                     let reason = if first == Side::Client { Closed::Client } else { Closed::Backend };
                     self.decided(Outcome::Closed(reason), now);
                 } else {
-                    self.watch_if_blind(direction);
+                    self.watch_if_blind(direction, now);
                 }
             }
             // The end of a broken side's bytes: what comes after them is the reset.
@@ -475,6 +477,7 @@ impl Session {
                 self.flow(towards).cut();
                 self.phase =
                     Phase::PassingOn { broken: side, progress: now, backlog: usize::MAX, look: NEVER, step: 1 };
+                self.watch(side.other());
                 if during == Some(from) || self.flow(from).over() {
                     self.drained(from);
                 } else {
@@ -520,6 +523,9 @@ impl Session {
     }
 
     fn deadline(&mut self, now: Millis) {
+        if self.watch <= now {
+            self.watch_blind();
+        }
         match self.phase {
             Phase::Connecting { since, attempt, cancelled: false }
                 if now >= since.saturating_add(self.limits.connect) =>
@@ -563,6 +569,7 @@ impl Session {
 
     fn decided(&mut self, outcome: Outcome, now: Millis) {
         self.phase = Phase::Closing { outcome, since: now };
+        self.watch = NEVER;
         self.todo &= todo::LAST;
     }
 
@@ -585,12 +592,29 @@ impl Session {
 
     /// While nothing reads from a side, a watch must, or its reset goes unseen.
     #[inline]
-    fn watch_if_blind(&mut self, direction: Direction) {
-        let side = direction.source();
-        if self.flow(direction).blind()
-            && self.in_flight & InFlight::Watch(side).bit() == 0
-            && self.phase == Phase::Open
-        {
+    fn watch_if_blind(&mut self, direction: Direction, now: Millis) {
+        if self.flow(direction).blind() && self.phase == Phase::Open {
+            self.watch = self.watch.min(now.saturating_add(WATCH_AFTER));
+        }
+    }
+
+    /// Arms the watches that are due.
+    fn watch_blind(&mut self) {
+        self.watch = NEVER;
+        match self.phase {
+            Phase::Connecting { .. } => self.watch(Side::Client),
+            _ => {
+                for direction in Direction::BOTH {
+                    if self.flow(direction).blind() {
+                        self.watch(direction.source());
+                    }
+                }
+            }
+        }
+    }
+
+    fn watch(&mut self, side: Side) {
+        if self.in_flight & InFlight::Watch(side).bit() == 0 {
             self.note(todo::WATCH, side);
         }
     }

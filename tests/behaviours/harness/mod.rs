@@ -15,14 +15,14 @@ mod wait;
 pub(crate) use self::backend::{Acceptor, Backend, Deaf, Port, echo};
 pub(crate) use self::balancer::Balancer;
 pub(crate) use self::machine::{Machine, raise_descriptor_limit};
-pub(crate) use self::namespace::{NEAR, Namespaces, Side};
+pub(crate) use self::namespace::{NEAR, Namespaces};
 pub(crate) use self::process::{Kills, Process};
 pub(crate) use self::setup::Setup;
 pub(crate) use self::socket::{
     End, admitted, all_acknowledged, assert_ends_with_reset, await_reset, connect, exchange, exchange_bytes, is_reset,
     patient, read_to_end, reset, served_by,
 };
-pub(crate) use self::status::{Status, metric};
+pub(crate) use self::status::metric;
 pub(crate) use self::stream::{Bytes, receive, receive_to_end, seed, send, send_in};
 pub(crate) use self::tools::{Server, Tool, free_port, program, run};
 pub(crate) use self::wait::{PATIENCE, SLACK, assert_took, percentile, wait_until};
