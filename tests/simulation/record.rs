@@ -1,0 +1,249 @@
+//! What the session was told and what it asked for, and the rules that each step is held against.
+
+use balancer::forward::flow::{Direction, Turn};
+use balancer::forward::session::{Event, InFlight, Millis, Operation, Side};
+use balancer::observe::counters::{Closed, Refused};
+
+use crate::kernel::Kind;
+use crate::world::{SIDES, World};
+
+/// The longest step between two looks at an emptying send queue.
+const LOOK: Millis = 50;
+
+#[derive(Debug, Default)]
+pub(crate) struct Record {
+    pub(crate) connects: u8,
+    /// When the last connect began, and whether it has been cancelled.
+    pub(crate) connecting: Millis,
+    pub(crate) connect_cancelled: bool,
+    pub(crate) connected: bool,
+    pub(crate) unserved: Option<Refused>,
+    pub(crate) stopped: Option<Closed>,
+    /// When a byte last moved.
+    pub(crate) active: Millis,
+    /// Whose end it heard of first.
+    pub(crate) finished: Option<Side>,
+    /// The directions whose end it has heard of.
+    pub(crate) ended: [bool; 2],
+    /// Which side it heard to be broken, and when.
+    pub(crate) broken: Option<(Side, Millis)>,
+    /// It has read all that the broken side sent.
+    pub(crate) drained: bool,
+    /// The sockets that it has finished, and reset.
+    pub(crate) finishes: [bool; 2],
+    pub(crate) resets: [bool; 2],
+    /// When the end was decided.
+    pub(crate) decided: Option<Millis>,
+    /// Bytes that the backend sent and the client will never get, as it was then.
+    pub(crate) lost: u64,
+    /// The last receive left bytes in the socket.
+    more: [bool; 2],
+    spliced: [bool; 2],
+    pub(crate) closed: bool,
+}
+
+impl World {
+    /// Takes down what the session is told.
+    pub(crate) fn learn(&mut self, event: Event) {
+        let now = self.now;
+        if self.record.decided.is_some() {
+            self.coverage.late += u64::from(!matches!(event, Event::Deadline));
+            return;
+        }
+        match event {
+            Event::Connected => {
+                self.record.connected = true;
+                self.record.active = now;
+                self.coverage.connected_late += u64::from(self.record.connect_cancelled);
+            }
+            Event::Unserved(reason) => self.record.unserved = Some(reason),
+            Event::Stop(reason) => self.record.stopped = Some(reason),
+            Event::Received { direction, more, .. } => {
+                self.record.more[direction as usize] = more;
+                self.record.active = now;
+            }
+            Event::NoBuffer(_) => self.coverage.no_buffer += 1,
+            Event::Sent { bytes, .. } if bytes > 0 => self.record.active = now,
+            Event::End(direction) => self.learn_end(direction),
+            Event::Broken { side, during } => self.learn_break(side, Some(during)),
+            Event::Watched(side) => {
+                self.coverage.watched[side as usize] += 1;
+                self.learn_break(side, None);
+            }
+            Event::Moved { direction, bytes, turn, .. } => {
+                if bytes > 0 {
+                    self.record.active = now;
+                }
+                match turn {
+                    Turn::End => self.learn_end(direction),
+                    Turn::SourceBroken => self.learn_break(direction.source(), Some(direction)),
+                    Turn::SinkBroken => self.learn_break(direction.sink(), Some(direction)),
+                    Turn::Drained => self.record.more[direction as usize] = false,
+                    Turn::SinkFull | Turn::NoPipe => {}
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn learn_end(&mut self, direction: Direction) {
+        let (now, record) = (self.now, &mut self.record);
+        match record.broken {
+            None => {
+                record.ended[direction as usize] = true;
+                record.finished.get_or_insert_with(|| direction.source());
+                record.active = now;
+            }
+            Some((side, _)) => record.drained |= side == direction.source(),
+        }
+    }
+
+    fn learn_break(&mut self, side: Side, during: Option<Direction>) {
+        let (now, record) = (self.now, &mut self.record);
+        let from = Direction::from(side);
+        if record.broken.is_none() {
+            record.broken = Some((side, now));
+            record.drained = record.ended[from as usize];
+        }
+        record.drained |= during == Some(from) && record.broken.is_some_and(|(broken, _)| broken == side);
+    }
+
+    /// Whether an operation is allowed now.
+    pub(crate) fn permit(&mut self, operation: Operation) {
+        let record = &self.record;
+        let decided = record.decided.is_some();
+        let flows = |direction: Direction| {
+            let index = direction as usize;
+            assert!(record.connected && !decided && !record.ended[index], "{operation:?} on a direction that is over");
+            let pipe = self.kernel.pipes[index].as_ref().is_some_and(|pipe| !pipe.is_empty());
+            (!self.kernel.held[index].is_empty(), pipe)
+        };
+        match operation {
+            Operation::Connect => {
+                assert!(!record.connected && !decided, "a second connection");
+                assert!(record.connects < self.limits.attempts, "more attempts than allowed");
+                self.coverage.retried += u64::from(record.connects > 0);
+                self.record.connects += 1;
+                self.record.connecting = self.now;
+                self.record.connect_cancelled = false;
+            }
+            Operation::Receive { direction, empty } => {
+                assert_eq!(flows(direction), (false, false), "receives although bytes wait for the sink");
+                assert!(!(empty && record.more[direction as usize]), "takes a socket that holds bytes for empty");
+                self.spliced(direction, false);
+            }
+            Operation::AwaitBuffer(direction) => {
+                assert_eq!(flows(direction), (false, false));
+                assert!(!self.kernel.starved[direction as usize], "waits twice for a buffer");
+            }
+            Operation::Send(direction) | Operation::Park(direction) => {
+                assert_eq!(flows(direction), (true, false), "sends what it has not");
+            }
+            Operation::Discard(_) => assert!(record.broken.is_some(), "throws bytes away"),
+            Operation::Move(direction) => {
+                assert!(!flows(direction).0, "splices although a buffer waits for the sink");
+                self.spliced(direction, true);
+            }
+            Operation::PollReadable(direction) => assert_eq!(flows(direction), (false, false)),
+            Operation::PollWritable(direction) => assert_eq!(flows(direction), (false, true)),
+            Operation::Watch(_) => assert!(!decided, "watches at the end"),
+            Operation::Finish(side) => {
+                let direction = Direction::from(side.other());
+                assert!(record.ended[direction as usize], "finishes a side whose source has not ended");
+                assert!(self.kernel.held[direction as usize].is_empty(), "finishes with bytes in hand");
+                assert!(!record.finishes[side as usize] && !decided, "finishes twice");
+                self.record.finishes[side as usize] = true;
+                if self.record.finishes == [true; 2] {
+                    self.record.decided = Some(self.now);
+                }
+            }
+            Operation::MeasureBacklog(_) | Operation::Inspect(_) => assert!(record.connected && !decided),
+            Operation::Reset(side) => {
+                assert!(!record.resets[side as usize], "resets twice");
+                self.record.resets[side as usize] = true;
+                if !decided {
+                    self.record.decided = Some(self.now);
+                    self.record.lost = self.undelivered();
+                }
+            }
+            Operation::Cancel(what) => self.permit_cancel(what),
+            Operation::Close(_) => assert!(self.kernel.idle() && decided, "closes with operations in flight"),
+            Operation::Wait => {}
+        }
+    }
+
+    fn permit_cancel(&mut self, what: InFlight) {
+        assert!(self.kernel.flight(what).is_some(), "cancels what is not in flight");
+        if self.record.broken.is_some() || self.record.stopped.is_some() {
+            self.record.decided.get_or_insert(self.now);
+        }
+        if self.record.decided.is_none() {
+            let age = self.now - self.record.connecting;
+            assert_eq!(what, InFlight::Connect, "cancels before the end");
+            assert!(
+                (self.limits.connect..=self.limits.connect + 100).contains(&age),
+                "a connect given up after {age} ms"
+            );
+            self.record.connect_cancelled = true;
+            self.coverage.connects_given_up += 1;
+        }
+    }
+
+    /// Bytes of the backend that reached the balancer and not the client's kernel.
+    fn undelivered(&self) -> u64 {
+        if !self.record.connected {
+            return 0;
+        }
+        self.connections[1].received.entered() - self.connections[0].inbox.entered()
+    }
+
+    fn spliced(&mut self, direction: Direction, spliced: bool) {
+        let before = std::mem::replace(&mut self.record.spliced[direction as usize], spliced);
+        self.coverage.splice_entered += u64::from(spliced && !before);
+        self.coverage.splice_left += u64::from(before && !spliced);
+    }
+
+    /// After each event: whatever can go on does go on, and every deadline is in sight.
+    pub(crate) fn settled(&self) {
+        let (record, due) = (&self.record, self.session.due());
+        if record.decided.is_some() {
+            assert!(due <= self.now + 1000, "nothing will end the wait for operations in flight");
+        } else if !record.connected {
+            assert!(self.kernel.flight(InFlight::Connect).is_some(), "connects to nobody");
+            assert!(record.connect_cancelled || due <= record.connecting + self.limits.connect);
+        } else if let Some((broken, _)) = record.broken {
+            let grace = if broken == Side::Client { 100 } else { self.limits.half_closed };
+            assert!(due <= self.now + grace, "nothing bounds the wait before a reset is passed on");
+            if record.drained {
+                assert!(due <= self.now + LOOK, "nobody looks whether all before the reset has arrived");
+            } else {
+                assert!(self.busy(Direction::from(broken)), "the bytes before a reset are forgotten");
+            }
+        } else {
+            let limit = if record.finished.is_some() { self.limits.half_closed } else { self.limits.idle };
+            assert!(due <= record.active + limit, "a deadline is out of sight");
+            for direction in Direction::BOTH.into_iter().filter(|&direction| !record.ended[direction as usize]) {
+                assert!(self.busy(direction), "{direction:?} stalls: nothing is in flight");
+            }
+            for side in SIDES {
+                assert!(self.sees_reset(side), "a reset of {side:?} would go unseen");
+            }
+        }
+    }
+
+    /// Something is under way that will make the direction go on.
+    fn busy(&self, direction: Direction) -> bool {
+        self.kernel.flight(InFlight::Flow(direction)).is_some() || self.kernel.starved[direction as usize]
+    }
+
+    fn sees_reset(&self, side: Side) -> bool {
+        let reads = || {
+            let direction = Direction::from(side);
+            // A send from a buffer completes at once, and a buffer comes free soon: the next receive follows.
+            let soon = |kind| matches!(kind, Kind::Receive { .. } | Kind::PollReadable { .. } | Kind::Send);
+            self.kernel.flight(InFlight::Flow(direction)).is_some_and(|flight| soon(flight.kind) || flight.done)
+                || self.kernel.starved[direction as usize]
+        };
+        self.kernel.flight(InFlight::Watch(side)).is_some() || self.connections[side as usize].shut() || reads()
+    }
+}
