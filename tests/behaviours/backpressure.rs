@@ -120,7 +120,7 @@ const EACH: u64 = 12 * MIB;
 impl Streams {
     fn start(machine: &Machine, user: u32, count: usize) -> Self {
         let backend = Acceptor::new();
-        let setup = Setup::new().backend("a", backend.address).run_by(user);
+        let setup = Setup::new().backend("a", backend.address).run_as(user);
         let balancer = machine.start(setup);
         let sessions = (0..count).map(|_| balancer.session(&backend)).collect();
         Self { balancer, backend, sessions, seed: seed() }

@@ -106,7 +106,7 @@ impl Setup {
     }
 
     /// Runs the balancer as an ordinary user.
-    pub(crate) fn run_by(mut self, id: u32) -> Self {
+    pub(crate) fn run_as(mut self, id: u32) -> Self {
         self.user = Some(id);
         self
     }
