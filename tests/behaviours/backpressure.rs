@@ -182,6 +182,8 @@ fn streams_beyond_the_users_budget_of_pipes_go_on_by_copying() {
     let streams = Streams::start(&machine, 61_001, 100);
     streams.stall_and_finish(|| {
         let pipes = streams.balancer.number("/pipes");
+        assert!(pipes > 16, "only {pipes} pipes: these streams are bulk");
+        assert!(streams.balancer.metric("balancer_pipes_refused_total") > 0.0, "who gets none is counted");
         assert!(pipes * 256 <= pages_for_a_user(), "{pipes} pipes are more than an ordinary user may have");
         assert_eq!(streams.balancer.metric("balancer_pipes") as u64, pipes);
         assert!(streams.balancer.metric("balancer_pipes_max") as u64 >= pipes);
@@ -196,7 +198,9 @@ fn streams_go_on_exactly_when_the_kernel_refuses_pipes_or_shrinks_them() {
     let first = Streams::start(&machine, 61_002, 90);
     first.stall_and_finish(|| {
         let second = Streams::start(&machine, 61_002, 40);
-        second.stall_and_finish(|| eprintln!("{} pipes in the second", second.balancer.number("/pipes")));
+        second.stall_and_finish(|| {
+            assert!(second.balancer.metric("balancer_pipes_refused_total") > 0.0, "what the kernel refuses is counted");
+        });
         second.finish();
     });
     first.finish();
