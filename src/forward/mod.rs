@@ -5,6 +5,7 @@ pub mod flow;
 mod listener;
 mod peer;
 mod pipes;
+mod protocol;
 mod resources;
 pub mod session;
 mod slot;
