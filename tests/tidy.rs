@@ -1,0 +1,64 @@
+//! What a reader may rely on anywhere in the tree, checked as text.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Every Rust file below these folders.
+fn rust_files(folders: &[&str]) -> Vec<(PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut waiting: Vec<PathBuf> = folders.iter().map(|folder| root.join(folder)).collect();
+    let mut files = Vec::new();
+    while let Some(path) = waiting.pop() {
+        if path.is_dir() {
+            waiting.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path).unwrap();
+            files.push((path.strip_prefix(root).unwrap().to_owned(), text));
+        }
+    }
+    assert!(!files.is_empty(), "no file below {folders:?}");
+    files
+}
+
+#[test]
+fn every_file_says_in_its_first_line_what_it_is() {
+    for (path, text) in rust_files(&["src", "tests", "benches"]) {
+        assert!(text.starts_with("//! "), "{} does not begin with a //! line", path.display());
+    }
+}
+
+#[test]
+fn unsafe_code_stands_in_sys_alone_and_says_why() {
+    // Spelt so that this file does not find itself.
+    let (keyword, reason) = (["un", "safe {"].concat(), "// SAFETY: ");
+    let mut found = 0;
+    for (path, text) in rust_files(&["src", "tests", "benches"]) {
+        let lines: Vec<&str> = text.lines().collect();
+        for (number, _) in lines.iter().enumerate().filter(|(_, line)| line.contains(&keyword)) {
+            found += 1;
+            assert!(path.starts_with("src/sys"), "{}:{} is outside of src/sys", path.display(), number + 1);
+            let above = &lines[number.saturating_sub(4)..number];
+            assert!(above.iter().any(|line| line.contains(reason)), "{}:{} gives no reason", path.display(), number + 1);
+        }
+    }
+    assert!(found > 0, "the search finds nothing at all");
+}
+
+#[test]
+fn nothing_is_left_unfinished() {
+    let marks = [["to", "do!("].concat(), ["unimpl", "emented!("].concat(), ["TO", "DO"].concat(), ["#[ig", "nore"].concat()];
+    for (path, text) in rust_files(&["src", "tests", "benches"]) {
+        for mark in &marks {
+            assert!(!text.contains(mark), "{} contains {mark}", path.display());
+        }
+    }
+}
+
+#[test]
+fn the_data_path_neither_logs_nor_locks() {
+    for (path, text) in rust_files(&["src/forward"]) {
+        for word in ["log::", "Mutex", "RwLock", "println!", "thread::sleep"] {
+            assert!(!text.contains(word), "{} contains {word}", path.display());
+        }
+    }
+}
