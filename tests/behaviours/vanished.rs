@@ -112,7 +112,7 @@ fn a_paused_reader_that_answers_window_probes_lives_and_gets_everything() {
     let (seed, count) = (seed(), 256 << 20);
     std::thread::scope(|scope| {
         let sender = scope.spawn(|| {
-            at_backend.set_write_timeout(None).expect("no write timeout");
+            at_backend.set_write_timeout(Some(Duration::from_secs(40))).expect("a write timeout");
             send(&at_backend, seed, count).expect("sending");
             at_backend.shutdown(std::net::Shutdown::Write).expect("finishing");
         });
