@@ -111,22 +111,26 @@ impl World {
                 continue;
             }
             let ticket = flight.ticket;
-            let after = self.lag(what);
-            self.plan(after, Happening::Execute(what, ticket));
+            if let Some(after) = self.lag(what) {
+                self.plan(after, Happening::Execute(what, ticket));
+            }
             if let Some(flight) = &mut self.kernel.flights[slot(what)] {
                 flight.planned = true;
             }
         }
     }
 
-    fn lag(&mut self, what: InFlight) -> Millis {
+    /// How long an operation takes; none: at the end it may hang until it is cancelled.
+    fn lag(&mut self, what: InFlight) -> Option<Millis> {
         if what == InFlight::Connect {
-            return self.random.u64(0..=self.limits.connect);
+            return Some(self.random.u64(0..=self.limits.connect));
         }
-        if self.record.decided.is_some() && self.one_in(8) {
-            return self.random.u64(0..3000);
+        let ending = self.record.decided.is_some();
+        if ending && self.one_in(16) {
+            return None;
         }
-        self.random.u64(0..=self.conditions.lag)
+        let most = if ending && self.one_in(8) { 3000 } else { self.conditions.lag };
+        Some(self.random.u64(0..=most))
     }
 
     /// Cancels what is in flight; an operation that is done already is not stopped by it.
@@ -184,19 +188,14 @@ impl World {
                 let faulty = self.connections[side as usize].faulty() || self.connections[side as usize].gone;
                 Some(if faulty { Event::Watched(side) } else { Event::Unwatched(side) })
             }
-            (InFlight::Flow(direction), Kind::Receive { .. }) if stopped => {
-                Some(Event::Broken { side: direction.source(), during: direction })
-            }
+            (InFlight::Flow(direction), Kind::Receive { .. }) if stopped => Some(Event::Ready(direction)),
             (InFlight::Flow(direction), Kind::Receive { starved: true }) => Some(Event::NoBuffer(direction)),
             (InFlight::Flow(direction), Kind::Receive { .. }) if self.conditions.ring => self.receive(direction),
             (InFlight::Flow(_), Kind::Receive { .. }) => None,
             (InFlight::Flow(direction), Kind::PollReadable { .. } | Kind::PollWritable { .. }) => {
                 Some(Event::Ready(direction))
             }
-            (InFlight::Flow(direction), _) if stopped => {
-                self.kernel.held[direction as usize] = 0..0;
-                Some(Event::Broken { side: direction.sink(), during: direction })
-            }
+            (InFlight::Flow(direction), _) if stopped => Some(Event::Sent { direction, bytes: 0, rest: true }),
             (InFlight::Flow(direction), _) => Some(self.send(direction, kind == Kind::Park)),
             (InFlight::Connect, _) => panic!("{kind:?} as a connect"),
         };

@@ -13,6 +13,7 @@ mod conditions;
 mod connection;
 mod coverage;
 mod kernel;
+mod path;
 mod peer;
 mod queue;
 mod record;
@@ -28,7 +29,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use coverage::Coverage;
 use world::World;
 
-const HISTORIES: u64 = 100_000;
+const HISTORIES: u64 = 300_000;
 const THREADS: u64 = 2;
 /// Steps shown of a history that fails.
 const SHOWN: usize = 60;

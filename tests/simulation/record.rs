@@ -5,6 +5,7 @@ use balancer::forward::session::{Event, InFlight, Millis, Operation, Side};
 use balancer::observe::counters::{Closed, Refused};
 
 use crate::kernel::Kind;
+use crate::path::Path;
 use crate::world::{SIDES, World};
 
 /// A side that nobody has read from for this long is watched.
@@ -29,8 +30,8 @@ pub(crate) struct Record {
     pub(crate) ended: [bool; 2],
     /// Which side it heard to be broken, and when.
     pub(crate) broken: Option<(Side, Millis)>,
-    /// It has read all that the broken side sent.
-    pub(crate) drained: bool,
+    /// When it had read all that the broken side sent.
+    pub(crate) drained: Option<Millis>,
     /// The sockets that it has finished, and reset.
     pub(crate) finishes: [bool; 2],
     pub(crate) resets: [bool; 2],
@@ -40,7 +41,7 @@ pub(crate) struct Record {
     pub(crate) lost: u64,
     /// The last receive left bytes in the socket.
     more: [bool; 2],
-    spliced: [bool; 2],
+    paths: [Path; 2],
     pub(crate) closed: bool,
 }
 
@@ -60,19 +61,29 @@ impl World {
             }
             Event::Unserved(reason) => self.record.unserved = Some(reason),
             Event::Stop(reason) => self.record.stopped = Some(reason),
-            Event::Received { direction, more, .. } => {
+            Event::Received { direction, length, size, more } => {
+                self.record.paths[direction as usize].received(length == size);
                 self.record.more[direction as usize] = more;
                 self.record.active = now;
             }
             Event::NoBuffer(_) => self.coverage.no_buffer += 1,
-            Event::Sent { bytes, .. } if bytes > 0 => self.record.active = now,
+            Event::Sent { direction, bytes, rest } => {
+                if bytes > 0 {
+                    self.record.active = now;
+                }
+                if !rest {
+                    self.record.paths[direction as usize].copied();
+                }
+            }
             Event::End(direction) => self.learn_end(direction),
             Event::Broken { side, during } => self.learn_break(side, Some(during)),
             Event::Watched(side) => {
                 self.coverage.watched[side as usize] += 1;
                 self.learn_break(side, None);
             }
-            Event::Moved { direction, bytes, turn, .. } => {
+            Event::Moved { direction, bytes, size, turn } => {
+                let left = self.record.paths[direction as usize].moved(bytes < size, turn);
+                self.coverage.splice_left += u64::from(left);
                 if bytes > 0 {
                     self.record.active = now;
                 }
@@ -96,7 +107,8 @@ impl World {
                 record.finished.get_or_insert_with(|| direction.source());
                 record.active = now;
             }
-            Some((side, _)) => record.drained |= side == direction.source(),
+            Some((side, _)) if side == direction.source() => record.drained = record.drained.or(Some(now)),
+            Some(_) => {}
         }
     }
 
@@ -105,9 +117,11 @@ impl World {
         let from = Direction::from(side);
         if record.broken.is_none() {
             record.broken = Some((side, now));
-            record.drained = record.ended[from as usize];
+            record.drained = record.ended[from as usize].then_some(now);
         }
-        record.drained |= during == Some(from) && record.broken.is_some_and(|(broken, _)| broken == side);
+        if during == Some(from) && record.broken.is_some_and(|(broken, _)| broken == side) {
+            record.drained = record.drained.or(Some(now));
+        }
     }
 
     /// Whether an operation is allowed now.
@@ -117,6 +131,8 @@ impl World {
         let flows = |direction: Direction| {
             let index = direction as usize;
             assert!(record.connected && !decided && !record.ended[index], "{operation:?} on a direction that is over");
+            let cut = record.broken.is_some_and(|(broken, _)| broken == direction.sink());
+            assert!(!cut, "{operation:?} towards a side that is broken");
             let pipe = self.kernel.pipes[index].as_ref().is_some_and(|pipe| !pipe.is_empty());
             (!self.kernel.held[index].is_empty(), pipe)
         };
@@ -132,7 +148,7 @@ impl World {
             Operation::Receive { direction, empty } => {
                 assert_eq!(flows(direction), (false, false), "receives although bytes wait for the sink");
                 assert!(!(empty && record.more[direction as usize]), "takes a socket that holds bytes for empty");
-                self.spliced(direction, false);
+                assert!(!record.paths[direction as usize].bulk, "copies a stream that is bulk");
             }
             Operation::AwaitBuffer(direction) => {
                 assert_eq!(flows(direction), (false, false));
@@ -144,14 +160,17 @@ impl World {
             Operation::Discard(_) => assert!(record.broken.is_some(), "throws bytes away"),
             Operation::Move(direction) => {
                 assert!(!flows(direction).0, "splices although a buffer waits for the sink");
-                self.spliced(direction, true);
+                assert!(record.paths[direction as usize].bulk, "splices a stream that is not bulk");
+                let path = &mut self.record.paths[direction as usize];
+                self.coverage.splice_entered += u64::from(std::mem::take(&mut path.fresh));
             }
             Operation::PollReadable(direction) => assert_eq!(flows(direction), (false, false)),
             Operation::PollWritable(direction) => assert_eq!(flows(direction), (false, true)),
             Operation::Watch(_) => assert!(!decided, "watches at the end"),
             Operation::Finish(side) => {
                 let direction = Direction::from(side.other());
-                assert!(record.ended[direction as usize], "finishes a side whose source has not ended");
+                let ended = record.ended[direction as usize] && self.connections[side.other() as usize].ended;
+                assert!(ended, "finishes a side whose source has not ended");
                 assert!(self.kernel.held[direction as usize].is_empty(), "finishes with bytes in hand");
                 assert!(!record.finishes[side as usize] && !decided, "finishes twice");
                 self.record.finishes[side as usize] = true;
@@ -199,12 +218,6 @@ impl World {
         self.connections[1].received.entered() - self.connections[0].inbox.entered()
     }
 
-    fn spliced(&mut self, direction: Direction, spliced: bool) {
-        let before = std::mem::replace(&mut self.record.spliced[direction as usize], spliced);
-        self.coverage.splice_entered += u64::from(spliced && !before);
-        self.coverage.splice_left += u64::from(before && !spliced);
-    }
-
     /// After each event: whatever can go on does go on, and every deadline is in sight.
     pub(crate) fn settled(&self) {
         let (record, due) = (&self.record, self.session.due());
@@ -218,7 +231,7 @@ impl World {
         } else if let Some((broken, _)) = record.broken {
             let grace = if broken == Side::Client { 100 } else { self.limits.half_closed };
             assert!(due <= self.now + grace, "nothing bounds the wait before a reset is passed on");
-            if record.drained {
+            if record.drained.is_some() {
                 assert!(due <= self.now + LOOK, "nobody looks whether all before the reset has arrived");
             } else {
                 assert!(self.busy(Direction::from(broken)), "the bytes before a reset are forgotten");

@@ -78,6 +78,10 @@ impl World {
         let grace = if side == Side::Client { PROMPT } else { self.limits.half_closed + PROMPT };
         let since = if self.record.connected { broken.max(other.progress) } else { broken };
         assert!(decided <= since + grace, "the reset of {side:?} waited {} ms", decided - since);
+        if let (Some(drained), true) = (self.record.drained, other.backlog() == 0 && other.broken.is_none()) {
+            let since = drained.max(other.progress);
+            assert!(decided <= since + UNSEEN, "the reset of {side:?} waited for nothing for {} ms", decided - since);
+        }
     }
 
     /// Every byte before the backend's reset reached the client, unless the client itself did not take it.
