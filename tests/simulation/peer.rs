@@ -44,7 +44,7 @@ impl Peer {
     pub(crate) fn new(random: &mut Rng, limits: &Limits, buffer: u64, now: Millis) -> Self {
         let mut script: VecDeque<Act> = (0..random.u8(0..8)).map(|_| some_act(random, limits, buffer)).collect();
         script.extend(ending(random, limits));
-        let appetite = if random.u8(0..3) > 0 { u64::MAX } else { random.u64(1..=buffer * 4) };
+        let appetite = if random.u8(0..3) > 0 { u64::MAX } else { random.u64(buffer / 8 + 1..=buffer * 4) };
         Self { script, read: 0, reads_from: now, acts_from: now, appetite }
     }
 
