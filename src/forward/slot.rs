@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use super::flow::Direction;
+use super::flow::{Direction, Turn};
 use super::resources::{Cause, Resources};
 use super::session::{Event, InFlight, Limits, Operation, Outcome, Session, Side};
 use super::splice;
@@ -221,6 +221,9 @@ impl Slot {
                 self.held[direction as usize] = Held::Buffer { buffer, from: 0, length };
                 Event::Received { direction, length, size: BUFFER_SIZE, more: completion.nonempty() }
             }
+            Ok(None) if self.hides_reset(direction, socket) => {
+                Event::Broken { side: direction.source(), during: direction }
+            }
             Ok(None) => Event::End(direction),
             Err(Errno::NOBUFS) => {
                 io.own_counters().buffers_refused.add(1);
@@ -229,6 +232,14 @@ impl Slot {
             Err(error) if passes(error) => Event::Ready(direction),
             Err(_) => Event::Broken { side: direction.source(), during: direction },
         }
+    }
+
+    /// What looks like the end of a stream is a reset, whose error a send to the same socket took away. The completion of that send
+    /// still queues: a direct call overtakes it.
+    fn hides_reset(&self, direction: Direction, source: BorrowedFd<'_>) -> bool {
+        let sends =
+            matches!(self.held[Direction::from(direction.sink()) as usize], Held::Buffer { .. } | Held::Parked(_));
+        sends && socket::is_closed(source)
     }
 
     fn sent(&mut self, direction: Direction, completion: Completion, io: &mut Resources) -> Event {
@@ -275,9 +286,12 @@ impl Slot {
         let sockets = self.socket(direction.source()).zip(self.socket(direction.sink()));
         let (Some(mut pipe), Some((source, sink))) = (pipe, sockets) else {
             io.own_counters().pipes_refused.add(1);
-            return Event::Moved { direction, bytes: 0, size: BUFFER_SIZE, turn: super::flow::Turn::NoPipe };
+            return Event::Moved { direction, bytes: 0, size: BUFFER_SIZE, turn: Turn::NoPipe };
         };
-        let (bytes, turn) = splice::turn(source, &mut pipe, sink);
+        let (bytes, mut turn) = splice::turn(source, &mut pipe, sink);
+        if turn == Turn::End && self.hides_reset(direction, source) {
+            turn = Turn::SourceBroken;
+        }
         if pipe.filled() == 0 {
             io.pipes.give_back(pipe);
         } else {

@@ -127,6 +127,14 @@ pub fn take_error(socket: BorrowedFd<'_>) -> Result<(), Errno> {
     rustix::net::sockopt::socket_error(socket)?
 }
 
+/// Nothing is left of a TCP connection: it was reset, or both ends have finished (`TCP_CLOSE`, tcp(7)).
+///
+/// After a reset this holds also when somebody else has taken the error off the socket.
+pub fn is_closed(socket: BorrowedFd<'_>) -> bool {
+    const CLOSE: u8 = 7;
+    information(socket).is_some_and(|info| info.tcpi_state == CLOSE)
+}
+
 /// What the kernel knows of the other end's signs of life (`TCP_INFO`, tcp(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SignsOfLife {
@@ -142,6 +150,15 @@ pub struct SignsOfLife {
 
 /// Asks the kernel. `None` on a socket that is not TCP.
 pub fn signs_of_life(socket: BorrowedFd<'_>) -> Option<SignsOfLife> {
+    information(socket).map(|info| SignsOfLife {
+        since_acknowledgement: Duration::from_millis(info.tcpi_last_ack_recv.into()),
+        unacknowledged: info.tcpi_unacked > 0,
+        unanswered_probes: info.tcpi_probes > 0,
+        unsent: unacknowledged(socket) > 0,
+    })
+}
+
+fn information(socket: BorrowedFd<'_>) -> Option<libc::tcp_info> {
     // SAFETY: all-zero is a valid `tcp_info`: it holds integers only.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
     let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
@@ -149,10 +166,35 @@ pub fn signs_of_life(socket: BorrowedFd<'_>) -> Option<SignsOfLife> {
     let outcome = unsafe {
         libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut info).cast(), &raw mut length)
     };
-    (outcome == 0).then(|| SignsOfLife {
-        since_acknowledgement: Duration::from_millis(info.tcpi_last_ack_recv.into()),
-        unacknowledged: info.tcpi_unacked > 0,
-        unanswered_probes: info.tcpi_probes > 0,
-        unsent: unacknowledged(socket) > 0,
-    })
+    (outcome == 0).then_some(info)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn a_reset_leaves_a_closed_connection_behind_even_when_its_error_is_taken() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (theirs, _) = listener.accept().unwrap();
+        reset(theirs.as_fd());
+        while ours.write(b"x").is_ok() {}
+        assert!(take_error(ours.as_fd()).is_ok(), "the write has taken the error");
+        assert_eq!(ours.read(&mut [0]).unwrap(), 0, "what is left looks like an end");
+        assert!(is_closed(ours.as_fd()));
+    }
+
+    #[test]
+    fn an_end_leaves_a_connection_that_is_not_closed() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (theirs, _) = listener.accept().unwrap();
+        finish(theirs.as_fd()).unwrap();
+        assert_eq!(ours.read(&mut [0]).unwrap(), 0);
+        assert!(!is_closed(ours.as_fd()));
+    }
 }
