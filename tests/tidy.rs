@@ -38,7 +38,12 @@ fn unsafe_code_stands_in_sys_alone_and_says_why() {
             found += 1;
             assert!(path.starts_with("src/sys"), "{}:{} is outside of src/sys", path.display(), number + 1);
             let above = &lines[number.saturating_sub(4)..number];
-            assert!(above.iter().any(|line| line.contains(reason)), "{}:{} gives no reason", path.display(), number + 1);
+            assert!(
+                above.iter().any(|line| line.contains(reason)),
+                "{}:{} gives no reason",
+                path.display(),
+                number + 1
+            );
         }
     }
     assert!(found > 0, "the search finds nothing at all");
@@ -46,7 +51,8 @@ fn unsafe_code_stands_in_sys_alone_and_says_why() {
 
 #[test]
 fn nothing_is_left_unfinished() {
-    let marks = [["to", "do!("].concat(), ["unimpl", "emented!("].concat(), ["TO", "DO"].concat(), ["#[ig", "nore"].concat()];
+    let marks =
+        [["to", "do!("].concat(), ["unimpl", "emented!("].concat(), ["TO", "DO"].concat(), ["#[ig", "nore"].concat()];
     for (path, text) in rust_files(&["src", "tests", "benches"]) {
         for mark in &marks {
             assert!(!text.contains(mark), "{} contains {mark}", path.display());
