@@ -181,7 +181,7 @@ reasons! {
         QueueTimeout = "queue_timeout",
         /// The service has no backend that can serve.
         NoBackend = "no_backend",
-        /// Each backend tried failed to connect, or the client left while one was tried.
+        /// Each backend tried failed to connect.
         ConnectFailed = "connect_failed",
         /// This machine had no descriptor or local port left: a local fault.
         Descriptors = "descriptors",
