@@ -147,6 +147,8 @@ pub fn run(program: Program) -> Result<(), Failure> {
         .collect::<Result<Vec<_>, Failure>>()?;
     drop(reports);
 
+    // The control plane's loop; tokio_uring::start would panic where the kernel refuses the ring.
+    let runtime = tokio_uring::Runtime::new(&tokio_uring::builder()).map_err(system("start the control plane"))?;
     view.listening.store(Arc::new(bound.addresses));
     hand_out(bound.listeners, &commanders)?;
     for service in &config.services {
@@ -155,8 +157,6 @@ pub fn run(program: Program) -> Result<(), Failure> {
     }
     log::info!("ready: {workers} workers, at most {} sessions", sessions.limit().unwrap_or(u32::MAX));
 
-    // The control plane's loop; tokio_uring::start would panic where the kernel refuses the ring.
-    let runtime = tokio_uring::Runtime::new(&tokio_uring::builder()).map_err(system("start the control plane"))?;
     let outcome = runtime.block_on(Control { commanders, reports: received, drain: config.drain, sessions }.run());
     unlink(&config);
     Ok(outcome?)
@@ -214,25 +214,27 @@ fn bind(config: &Config, workers: usize) -> Result<Bound, Failure> {
 fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => {
-            "; another process listens there: find it with 'ss -ltnp', stop it or choose another address"
+            "; somebody listens there, another process or another service of this one: find it with 'ss -ltnp', stop it or choose another address"
         }
         io::ErrorKind::PermissionDenied => {
             "; ports below 1024 need CAP_NET_BIND_SERVICE, and a Unix socket's directory must be writable"
         }
         io::ErrorKind::AddrNotAvailable => "; no interface of this machine has this address: see 'ip address'",
+        io::ErrorKind::AlreadyExists => "; remove it, or choose another path",
         _ => "",
     }
 }
 
 fn hand_out(listeners: Vec<Vec<Listener>>, commanders: &[Commander]) -> Result<(), Failure> {
+    let mut shares: Vec<Vec<Listener>> = commanders.iter().map(|_| Vec::new()).collect();
     for sockets in listeners {
-        for (listener, commander) in sockets.into_iter().zip(commanders) {
-            commander
-                .tell(Command::Adopt(listener))
-                .map_err(|error| Failure::System("hand the listeners to the workers", io::Error::other(error)))?;
-        }
+        sockets.into_iter().zip(&mut shares).for_each(|(listener, share)| share.push(listener));
     }
-    Ok(())
+    commanders.iter().zip(shares).try_for_each(|(commander, share)| {
+        commander
+            .tell(Command::Adopt(share))
+            .map_err(|error| Failure::System("hand the listeners to the workers", io::Error::other(error)))
+    })
 }
 
 /// Starts a worker's thread and waits until it has its ring. However the thread ends, the control plane hears of it.

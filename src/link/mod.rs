@@ -19,8 +19,8 @@ const REPORTS: usize = 1024;
 /// What a worker is told.
 #[derive(Debug)]
 pub enum Command {
-    /// Accept clients here.
-    Adopt(Listener),
+    /// Accept clients on these.
+    Adopt(Vec<Listener>),
     /// Accept no more; finish when the last session has ended.
     Stop,
     /// End every session now.

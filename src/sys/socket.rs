@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::Duration;
@@ -50,7 +51,15 @@ pub fn listen_tcp(address: SocketAddr, count: usize) -> io::Result<Vec<OwnedFd>>
 pub fn listen_unix(path: &Path, count: usize) -> io::Result<Vec<OwnedFd>> {
     let listener = match UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            let dead = std::os::unix::net::UnixStream::connect(path)
+            // Only a socket may be replaced: a connect to a regular file is refused, too.
+            if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is not a socket is in the way"));
+            }
+            // Not blocking: a live listener whose queue is full would hold the start up.
+            let client = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+            client.set_nonblocking(true)?;
+            let dead = client
+                .connect(&socket2::SockAddr::unix(path)?)
                 .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
             if !dead {
                 return Err(error);
