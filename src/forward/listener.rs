@@ -105,6 +105,11 @@ impl Listeners {
         }
     }
 
+    /// The listener accepts no more, and its last accept has completed once [`Listeners::ended`] was told.
+    pub(super) fn is_stopping(&self, number: u32) -> bool {
+        matches!(self.0.get(number as usize), Some(Some((_, State::Stopping))))
+    }
+
     /// A connection that waits on a listener that is stopping.
     pub(super) fn waiting(&self, number: u32) -> Option<OwnedFd> {
         let (listener, _) = self.0.get(number as usize)?.as_ref()?;

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use slab::Slab;
@@ -105,7 +106,10 @@ impl Worker {
         self.io.ring.poll(Token::Wake.pack(), self.mailbox.wake(), Readiness::Readable);
         while !(self.stopping && self.sessions.is_empty() && self.listeners.is_empty()) {
             let due = self.deadlines.next().unwrap_or(u64::MAX).min(self.io.pipes.due()).min(self.listeners.due());
-            self.io.ring.wait(self.io.until(due), &mut completions).map_err(Fault::Wait)?;
+            // Some still wait for a buffer, and there are some: they are not to wait for a chance event, too.
+            let hungry = !self.starved.is_empty() && self.io.ring.buffers.free() > 0;
+            let timeout = if hungry { Some(Duration::ZERO) } else { self.io.until(due) };
+            self.io.ring.wait(timeout, &mut completions).map_err(Fault::Wait)?;
             self.io.read_clock();
             self.io.own_counters().wakes.add(1);
             for completion in completions.drain(..) {
@@ -177,10 +181,12 @@ impl Worker {
 
     /// Lets those try again that found no buffer, as many as there are buffers now.
     fn feed_starved(&mut self) {
-        let free = self.io.ring.buffers.free();
-        for _ in 0..free.min(self.starved.len()) {
-            let Some((number, generation, direction)) = self.starved.pop_front() else { break };
+        let mut free = self.io.ring.buffers.free();
+        while free > 0
+            && let Some((number, generation, direction)) = self.starved.pop_front()
+        {
             if self.sessions.get(number as usize).is_some_and(|slot| slot.generation == generation) {
+                free -= 1;
                 self.drive(number, Event::BufferFree(direction));
             }
         }
@@ -190,7 +196,9 @@ impl Worker {
         self.mailbox.hear();
         while let Some(command) = self.mailbox.next() {
             match command {
-                Command::Adopt(listener) => self.listeners.adopt(listener, &mut self.io.ring),
+                Command::Adopt(listeners) => {
+                    listeners.into_iter().for_each(|listener| self.listeners.adopt(listener, &mut self.io.ring));
+                }
                 Command::Stop => {
                     self.stopping = true;
                     self.listeners.stop(&mut self.io.ring);
@@ -205,9 +213,7 @@ impl Worker {
     }
 
     fn accepted(&mut self, listener: u32, completion: Completion) -> Result<(), Fault> {
-        let outcome = completion.accepted();
-        let accepted = outcome.is_ok();
-        if let Ok(client) = outcome {
+        if let Ok(client) = completion.accepted() {
             self.admit(listener, client);
         }
         if completion.more() {
@@ -219,7 +225,7 @@ impl Worker {
         {
             self.io.report_rarely(Cause::LocalFault, || Report::LocalFault { doing: "accept a client", error });
         }
-        if self.stopping && !accepted {
+        if self.listeners.is_stopping(listener) {
             // Those who were already connected when the stop came are served; then nobody waits and the listener can go.
             while let Some(client) = self.listeners.waiting(listener) {
                 self.admit(listener, client);
@@ -238,8 +244,11 @@ impl Worker {
         let limits = limits(&service.settings);
         let counters = state.counters.of(self.io.worker);
         counters.accepted.add(1);
-        let refused = match (Lease::take(&self.process), Lease::take(&state)) {
-            (Some(process), Some(service)) if self.sessions.len() < SLOTS => {
+        // The service's place first: a client that its service refuses must not take the process's last place, not even for a moment.
+        let service = Lease::take(&state);
+        let process = service.as_ref().and_then(|_| Lease::take(&self.process));
+        let refused = match (service, process) {
+            (Some(service), Some(process)) if self.sessions.len() < SLOTS => {
                 let accepted = Accepted { client, service_index, service, process };
                 let entry = self.sessions.vacant_entry();
                 let number = entry.key() as u32;
@@ -247,8 +256,8 @@ impl Worker {
                 entry.insert(Slot::new(accepted, number, self.generation, limits, &self.io));
                 return self.drive(number, Event::Begin);
             }
-            (None, _) => Refused::ProcessLimit,
-            _ => Refused::ServiceLimit,
+            (None, _) => Refused::ServiceLimit,
+            _ => Refused::ProcessLimit,
         };
         counters.refused[refused as usize].add(1);
         socket::reset(client.as_fd());
@@ -258,7 +267,7 @@ impl Worker {
 }
 
 fn limits(settings: &Settings) -> Limits {
-    let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     Limits {
         connect: millis(settings.connect_timeout),
         attempts: settings.connect_attempts,
