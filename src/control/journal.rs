@@ -67,6 +67,7 @@ fn remedy(error: Errno) -> &'static str {
         Errno::ADDRNOTAVAIL | Errno::ADDRINUSE | Errno::AGAIN => {
             "widen net.ipv4.ip_local_port_range, or set net.ipv4.tcp_tw_reuse=1"
         }
+        Errno::AFNOSUPPORT => "this kernel has IPv6 switched off: give the backend an IPv4 address",
         _ => "the machine is short of memory",
     }
 }

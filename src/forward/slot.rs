@@ -332,7 +332,12 @@ impl Slot {
                     doing: "open a socket for a backend",
                     error,
                 });
-                return Some(Event::Unserved(Refused::Descriptors));
+                if is_local(error) {
+                    return Some(Event::Unserved(Refused::Descriptors));
+                }
+                // This kernel has not the backend's kind of address (IPv6 switched off): another backend may have another.
+                self.tried.push(Arc::clone(backend.owner()));
+                return Some(Event::ConnectFailed);
             }
         };
         let token = self.token(What::Connect);

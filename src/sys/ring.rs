@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::mem::size_of;
+use std::mem::{ManuallyDrop, size_of};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::time::Duration;
@@ -74,6 +74,12 @@ pub struct Completion {
     flags: u32,
 }
 
+impl From<cqueue::Entry> for Completion {
+    fn from(entry: cqueue::Entry) -> Self {
+        Self { token: entry.user_data(), result: entry.result(), flags: entry.flags() }
+    }
+}
+
 impl Completion {
     /// The operation's result: a count, a descriptor, an event mask.
     pub fn result(&self) -> Result<u32, Errno> {
@@ -119,7 +125,10 @@ pub struct Ring {
     /// Addresses of connects that wait for submission: one place an entry, so none is overwritten before the kernel has read it.
     addresses: Box<[SockAddr]>,
     next_address: usize,
-    parked: Slab<Parked>,
+    /// Never freed before the process ends: the kernel may still read from it while it takes the ring down.
+    parked: ManuallyDrop<Slab<Parked>>,
+    /// Completions fetched early, to make room for submissions.
+    spilled: Vec<Completion>,
     /// What made the ring unusable; the next wait tells.
     failure: Option<io::Error>,
 }
@@ -154,7 +163,8 @@ impl Ring {
             features,
             addresses: vec![nowhere; SUBMISSIONS as usize].into(),
             next_address: 0,
-            parked: Slab::new(),
+            parked: ManuallyDrop::new(Slab::new()),
+            spilled: Vec::new(),
             failure: None,
         })
     }
@@ -169,6 +179,7 @@ impl Ring {
     /// # Errors
     /// Only what leaves the ring unusable.
     pub fn wait(&mut self, timeout: Option<Duration>, into: &mut Vec<Completion>) -> io::Result<()> {
+        let timeout = if self.spilled.is_empty() { timeout } else { Some(Duration::ZERO) };
         let outcome = match timeout {
             None => self.ring.submit_and_wait(1),
             Some(timeout) => {
@@ -180,11 +191,8 @@ impl Ring {
             Err(error) if error.raw_os_error() != Some(libc::ETIME) && !passes(&error) => return Err(error),
             _ => {}
         }
-        into.extend(self.ring.completion().map(|entry| Completion {
-            token: entry.user_data(),
-            result: entry.result(),
-            flags: entry.flags(),
-        }));
+        into.append(&mut self.spilled);
+        into.extend(self.ring.completion().map(Completion::from));
         Ok(())
     }
 
@@ -340,7 +348,9 @@ impl Ring {
         while self.failure.is_none() && self.ring.submission().is_full() {
             match self.ring.submit() {
                 Err(error) if !passes(&error) => self.failure = Some(error),
-                _ => {}
+                // The kernel takes no more until completions are fetched.
+                Err(_) => self.spilled.extend(self.ring.completion().map(Completion::from)),
+                Ok(_) => {}
             }
         }
     }

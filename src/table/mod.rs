@@ -97,7 +97,10 @@ impl Service {
                 return Ok(lease);
             }
         }
-        let mut untried = self.backends.iter().filter(|backend| !is_tried(backend)).peekable();
+        // From the cursor's place on, so that no neighbour is favoured.
+        let start = self.state.cursor.load(std::sync::atomic::Ordering::Relaxed) as usize % self.backends.len().max(1);
+        let (before, after) = self.backends.split_at(start);
+        let mut untried = after.iter().chain(before).filter(|backend| !is_tried(backend)).peekable();
         if untried.peek().is_none() {
             return Err(Unpicked::Exhausted);
         }
