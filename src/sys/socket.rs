@@ -206,4 +206,23 @@ mod tests {
         assert_eq!(ours.read(&mut [0]).unwrap(), 0);
         assert!(!is_closed(ours.as_fd()));
     }
+
+    #[test]
+    fn a_file_that_is_not_a_socket_is_never_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("precious");
+        std::fs::write(&path, "data").unwrap();
+        assert_eq!(listen_unix(&path, 1).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "data");
+    }
+
+    #[test]
+    fn a_dead_listener_is_replaced_and_a_live_one_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("listener");
+        let first = listen_unix(&path, 2).unwrap();
+        assert_eq!(listen_unix(&path, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(first);
+        assert!(listen_unix(&path, 1).is_ok());
+    }
 }
