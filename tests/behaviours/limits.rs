@@ -205,3 +205,17 @@ fn exchange_once((client, at_backend): &(TcpStream, TcpStream)) {
         to.read_exact(&mut [0]).expect("a byte");
     }
 }
+
+#[test]
+fn hundreds_of_services_start_and_serve() {
+    let machine = Machine::alone();
+    let backend = Backend::echo();
+    let names: Vec<String> = (0..400).map(|number| format!("s{number}")).collect();
+    let setup = names.iter().fold(Setup::new().backend("a", backend.address), |setup, name| {
+        setup.service(name).backend("a", backend.address)
+    });
+    let balancer = machine.start(setup);
+    exchange(&connect(balancer.address_of("s0")));
+    exchange(&connect(balancer.address_of("s399")));
+    balancer.stop();
+}

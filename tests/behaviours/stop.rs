@@ -195,3 +195,19 @@ fn sessions_that_end_by_themselves_in_time_all_end_cleanly() {
     drop(clients);
     assert_eq!(balancer.wait(Duration::from_secs(3)).0, Some(0));
 }
+
+#[test]
+fn clients_that_wait_to_be_accepted_at_a_stop_are_served() {
+    let machine = Machine::shared();
+    let backend = Backend::echo();
+    let mut balancer = machine.start(Setup::new().backend("a", backend.address));
+    let address = balancer.address();
+    // Frozen, it finds the clients and the signal at once when it goes on.
+    balancer.signal(Signal::STOP);
+    let clients: Vec<TcpStream> = (0..200).map(|_| TcpStream::connect(address).expect("the kernel connects")).collect();
+    balancer.signal(Signal::TERM);
+    balancer.signal(Signal::CONT);
+    clients.iter().for_each(exchange);
+    drop(clients);
+    assert_eq!(balancer.wait(PATIENCE).0, Some(0));
+}
