@@ -103,7 +103,7 @@ fn a_backends_limit_is_exact_across_workers() {
         arriving.into_iter().filter_map(|client| client.join().expect("served or refused")).collect()
     });
     assert_eq!((held.len(), a.open(), b.open()), (12, 5, 7));
-    assert_eq!(balancer.refused("backend_limit"), 48);
+    balancer.await_refused("backend_limit", 48);
     assert_eq!((balancer.of_backend("a", "connections"), balancer.of_backend("b", "connections")), (5, 7));
     drop(held);
     balancer.await_no_session();

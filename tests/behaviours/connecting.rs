@@ -53,7 +53,7 @@ fn at_most_as_many_different_backends_are_tried_as_configured() {
     assert!(admitted(address).is_none());
     assert_eq!(served_by(address), "up");
     assert!(admitted(address).is_none());
-    assert_eq!(balancer.refused("connect_failed"), 2);
+    balancer.await_refused("connect_failed", 2);
     assert_eq!((balancer.of_backend("one", "failures"), balancer.of_backend("two", "failures")), (2, 2));
     balancer.await_no_session();
     balancer.stop();
@@ -85,7 +85,7 @@ fn when_all_refuse_the_client_is_reset_at_once_and_counted() {
         assert!(admitted(balancer.address()).is_none());
     }
     assert!(start.elapsed() < Duration::from_secs(1), "{:?} for 20 refusals", start.elapsed());
-    balancer.await_number("/services/web/refused_by/connect_failed", 20);
+    balancer.await_refused("connect_failed", 20);
     assert_eq!((balancer.number("/services/web/refused"), balancer.number("/sessions")), (20, 0));
     assert_eq!(balancer.of_backend("b0", "connections"), 0);
     balancer.stop();
@@ -113,7 +113,7 @@ fn when_all_swallow_connects_the_client_is_reset_after_all_timeouts() {
     let start = Instant::now();
     assert!(admitted(balancer.address()).is_none());
     assert_took(start.elapsed(), Duration::from_millis(600));
-    assert_eq!(balancer.refused("connect_failed"), 1);
+    balancer.await_refused("connect_failed", 1);
     balancer.await_no_session();
     balancer.stop();
 }

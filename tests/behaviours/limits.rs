@@ -70,7 +70,7 @@ fn a_services_limit_is_exact_across_workers_and_the_surplus_is_refused_at_once()
     let mut held = arrive(balancer.address(), 50);
     assert!(start.elapsed() < Duration::from_secs(2), "refusing took {:?}", start.elapsed());
     assert_eq!((held.len(), backend.open()), (10, 10));
-    balancer.await_number("/services/web/refused_by/service_limit", 40);
+    balancer.await_refused("service_limit", 40);
     assert_eq!((balancer.number("/services/web/connections"), balancer.number("/services/web/refused")), (10, 40));
 
     held.truncate(7);

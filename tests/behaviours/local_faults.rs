@@ -21,7 +21,7 @@ fn without_a_local_port_clients_are_refused_no_backend_is_blamed_and_a_freed_por
     let mut held: Vec<_> = (0..10).map(|n| arrive().unwrap_or_else(|| panic!("there is a port for {n}"))).collect();
     for refused in 1..=5 {
         assert!(arrive().is_none(), "there is no port left");
-        balancer.await_number("/services/web/refused_by/descriptors", refused);
+        balancer.await_refused("descriptors", refused);
     }
     assert_eq!(balancer.of_backend("a", "failures"), 0, "a local fault is not the backend's");
     assert!(balancer.has_logged("port"), "it is said what ran out");

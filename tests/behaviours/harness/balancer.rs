@@ -152,6 +152,12 @@ impl Balancer {
         self.await_number(&format!("/services/web/closed/{reason}"), count);
     }
 
+    /// Waits until this many clients of the service `web` were refused for this reason.
+    #[track_caller]
+    pub(crate) fn await_refused(&self, reason: &str, count: u64) {
+        self.await_number(&format!("/services/web/refused_by/{reason}"), count);
+    }
+
     /// The body of a GET on the admin socket.
     #[track_caller]
     pub(crate) fn get(&self, path: &str) -> String {
