@@ -14,10 +14,14 @@ const ON_THE_WAY: u64 = 200 * MIB;
 /// The most that resident memory may grow for a stalled session, the allocator's own steps included.
 const STALLED_MEMORY: u64 = 3 * MIB;
 
+/// What a kernel retries during a stall it retries ever more rarely: after a stall of some seconds it may take as long again
+/// until bytes move.
+const LONG_STALL: Duration = Duration::from_secs(45);
+
 /// Sends `count` bytes and finishes; `sent` can be watched.
 fn sending(writer: &TcpStream, seed: u64, count: u64, sent: &AtomicU64) {
     // Longer than any stall here, but not for ever: a failed test must end too.
-    writer.set_write_timeout(Some(Duration::from_secs(40))).expect("a write timeout");
+    writer.set_write_timeout(Some(LONG_STALL * 2)).expect("a write timeout");
     let mut bytes = Bytes::new(seed);
     while bytes.position() < count {
         let part = MIB.min(count - bytes.position());
@@ -156,6 +160,7 @@ impl Streams {
             meanwhile();
             for ((client, _), mut bytes) in self.sessions.iter().zip(readers) {
                 scope.spawn(move || {
+                    client.set_read_timeout(Some(LONG_STALL)).expect("a read timeout");
                     let rest = EACH - bytes.position();
                     receive(client, &mut bytes, rest);
                     assert_eq!(read_to_end(client), (Vec::new(), End::Clean));
