@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::link::Report;
+use crate::observe::counters::Refused;
 use crate::sys::Errno;
 
 /// Lines of one kind are at least this far apart.
@@ -33,6 +34,8 @@ impl Journal {
                     remedy(error)
                 );
             }
+            // The local fault that led to it has its own line.
+            Report::Refused { reason: Refused::Descriptors, .. } => {}
             Report::Refused { service, reason } if may(&mut self.refused) => {
                 log::warn!("{service}: clients are refused: {}", reason.label());
             }
