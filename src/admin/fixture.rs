@@ -10,8 +10,9 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 
 use super::{ConfigFile, View};
+use crate::observe::condition::{Condition, State};
 use crate::observe::counters::PerWorker;
-use crate::table::{Backend, Places, RoundRobin, Service, ServiceState, Settings, Table};
+use crate::table::{Backend, Places, Role, RoundRobin, Service, ServiceState, Settings, Table};
 
 /// The number of workers.
 pub(crate) const WORKERS: usize = 2;
@@ -21,14 +22,10 @@ pub(crate) fn view(services: &[&str], backends: &[&str]) -> Arc<View> {
     let service = |name: &&str| {
         let weights: Box<[u16]> = (1..).take(backends.len()).collect();
         let backend = |(name, port): (&&str, u16)| {
-            Arc::new(Backend {
-                name: (*name).into(),
-                address: ([10, 0, 0, 11], port).into(),
-                places: Places::new(NonZeroU32::new(400)),
-                counters: PerWorker::new(WORKERS),
-            })
+            let (address, up) = (([10, 0, 0, 11], port).into(), Condition::new(State::Up, "not probed"));
+            Arc::new(Backend::new((*name).into(), address, Role::Primary, NonZeroU32::new(400), up, WORKERS))
         };
-        Service {
+        Arc::new(Service {
             state: Arc::new(ServiceState {
                 name: (*name).into(),
                 places: Places::new(None),
@@ -36,6 +33,7 @@ pub(crate) fn view(services: &[&str], backends: &[&str]) -> Arc<View> {
                 counters: PerWorker::new(WORKERS),
             }),
             backends: backends.iter().zip(8080..).map(backend).collect(),
+            backups: Box::default(),
             order: RoundRobin::new(&weights),
             weights,
             settings: Settings {
@@ -45,7 +43,7 @@ pub(crate) fn view(services: &[&str], backends: &[&str]) -> Arc<View> {
                 half_closed: Duration::from_secs(60),
                 unresponsive: Duration::from_secs(30),
             },
-        }
+        })
     };
     Arc::new(View {
         table: Arc::new(ArcSwap::from_pointee(Table {

@@ -3,6 +3,7 @@
 //! That format and not OpenMetrics: there `balancer_sessions` and `balancer_sessions_total` would be two families of one name.
 
 use std::fmt::{Display, Write};
+use std::sync::Arc;
 
 use super::view::{View, descriptors};
 use crate::observe::counters::{BackendCounters, Closed, Durations, PerWorker, Refused, ServiceCounters};
@@ -44,7 +45,7 @@ fn process(text: &mut Text, view: &View) {
     single("descriptors_max", "gauge", "The limit of descriptors.", view.descriptors_max);
 }
 
-fn services(text: &mut Text, services: &[Service]) {
+fn services(text: &mut Text, services: &[Arc<Service>]) {
     text.family("sessions", "gauge", "Sessions open now.");
     for service in services {
         text.sample("sessions", &[("service", &service.state.name)], service.state.places.taken());
@@ -77,7 +78,7 @@ fn services(text: &mut Text, services: &[Service]) {
     }
 }
 
-fn backends(text: &mut Text, services: &[Service]) {
+fn backends(text: &mut Text, services: &[Arc<Service>]) {
     let sum = |backend: &Backend, count: fn(&BackendCounters) -> u64| backend.counters.sum(count);
 
     text.family("bytes_total", "counter", "Bytes relayed; in is from client to backend.");
@@ -107,7 +108,7 @@ fn backends(text: &mut Text, services: &[Service]) {
 type Label<'a> = (&'static str, &'a str);
 
 /// Every backend of every service, with the labels that name it.
-fn each_backend(services: &[Service]) -> impl Iterator<Item = ([Label<'_>; 2], &Backend)> {
+fn each_backend(services: &[Arc<Service>]) -> impl Iterator<Item = ([Label<'_>; 2], &Backend)> {
     services.iter().flat_map(|service| {
         let labels = |backend| [("service", &*service.state.name), ("backend", backend)];
         service.backends.iter().map(move |backend| (labels(&backend.name), &**backend))

@@ -134,10 +134,10 @@ impl Status {
     pub(super) fn of(view: &View) -> Self {
         let table = view.table.load();
         let listening = view.listening.load();
-        let service = |service: &Service| {
+        let service = |service: &Arc<Service>| {
             let name = &service.state.name;
             let listen = listening.get(name).cloned().unwrap_or_default();
-            (name.to_string(), ServiceStatus::of(service, listen, view.started))
+            (name.to_string(), ServiceStatus::of(service, listen))
         };
         Self {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -166,7 +166,7 @@ impl Status {
 }
 
 impl ServiceStatus {
-    fn of(service: &Service, listen: Vec<String>, since: Timestamp) -> Self {
+    fn of(service: &Service, listen: Vec<String>) -> Self {
         let counters = &service.state.counters;
         let by_reason = |label: &str, counter: &dyn Fn(&ServiceCounters) -> &Counter| {
             (label.to_owned(), counters.sum(|worker| counter(worker).get()))
@@ -179,7 +179,7 @@ impl ServiceStatus {
             .backends
             .iter()
             .zip(&service.weights)
-            .map(|(backend, &weight)| (backend.name.to_string(), BackendStatus::of(backend, weight, since)))
+            .map(|(backend, &weight)| (backend.name.to_string(), BackendStatus::of(backend, weight)))
             .collect();
         Self {
             listen,
@@ -201,13 +201,14 @@ impl ServiceStatus {
 }
 
 impl BackendStatus {
-    fn of(backend: &Arc<Backend>, weight: u16, since: Timestamp) -> Self {
+    fn of(backend: &Backend, weight: u16) -> Self {
+        let condition = backend.condition.load();
         Self {
             address: backend.address.to_string(),
-            role: "primary".into(),
-            state: "up".into(),
-            since: time(since),
-            reason: "not probed".into(),
+            role: backend.role.label().into(),
+            state: condition.state.label().into(),
+            since: time(condition.since),
+            reason: condition.reason.clone(),
             weight,
             connections: backend.places.taken(),
             max_connections: backend.places.limit(),
@@ -215,7 +216,7 @@ impl BackendStatus {
             failures: backend.counters.sum(|worker| worker.connect_failures.get()),
             bytes_in: backend.counters.sum(|worker| worker.bytes_in.get()),
             bytes_out: backend.counters.sum(|worker| worker.bytes_out.get()),
-            probe_ms: None,
+            probe_ms: condition.probe.map(|took| took.as_secs_f64() * 1e3),
             drain: None,
         }
     }

@@ -4,22 +4,25 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use crate::config::{self, Config};
+use crate::observe::condition::{Condition, State};
 use crate::observe::counters::PerWorker;
-use crate::table::{Backend, Places, RoundRobin, Service, ServiceState, Settings, Table};
+use crate::table::{Backend, Places, Role, RoundRobin, Service, ServiceState, Settings, Table};
 
 /// The first table of a configuration, for so many workers.
 pub fn table(config: &Config, workers: usize) -> Table {
-    Table { generation: 1, services: config.services.iter().map(|service| build(service, workers)).collect() }
+    Table { generation: 1, services: config.services.iter().map(|service| Arc::new(build(service, workers))).collect() }
 }
 
 fn build(service: &config::Service, workers: usize) -> Service {
     let backends = service.backends.iter().map(|backend| {
-        Arc::new(Backend {
-            name: Arc::clone(&backend.name),
-            address: backend.address,
-            places: Places::new(backend.max_connections),
-            counters: PerWorker::new(workers),
-        })
+        Arc::new(Backend::new(
+            Arc::clone(&backend.name),
+            backend.address,
+            Role::Primary,
+            backend.max_connections,
+            Condition::new(State::Up, "not probed"),
+            workers,
+        ))
     });
     let weights: Box<[u16]> = service.backends.iter().map(|backend| backend.weight.get()).collect();
     Service {
@@ -30,6 +33,7 @@ fn build(service: &config::Service, workers: usize) -> Service {
             counters: PerWorker::new(workers),
         }),
         backends: backends.collect(),
+        backups: Box::default(),
         order: match service.balance {
             config::Balance::RoundRobin => RoundRobin::new(&weights),
         },

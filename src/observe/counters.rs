@@ -68,6 +68,15 @@ pub struct BackendCounters {
     pub connect_time: Durations,
 }
 
+/// What the prober, alone, counts of one backend.
+#[derive(Debug, Default)]
+pub struct ProbeCounters {
+    /// Probes ended, by result.
+    pub results: [Counter; Probed::ALL.len()],
+    /// How long those took that passed.
+    pub time: Durations,
+}
+
 /// What one worker counts of one service.
 #[derive(Debug, Default)]
 pub struct ServiceCounters {
@@ -187,5 +196,27 @@ reasons! {
         Descriptors = "descriptors",
         /// The process is stopping.
         Stopping = "stopping",
+    }
+}
+
+reasons! {
+    /// How a probe ended.
+    Probed {
+        /// The backend is well.
+        Passed = "passed",
+        /// Nobody listens there.
+        Refused = "refused",
+        /// No answer within `health.timeout`.
+        TimedOut = "timed_out",
+        /// The connection was reset.
+        Reset = "reset",
+        /// No way leads there, or somebody on it says so.
+        Unreachable = "unreachable",
+        /// An HTTP status outside of the range that is due, or no HTTP at all.
+        WrongStatus = "wrong_status",
+        /// The answer is not the one that is due, or ended too early.
+        WrongBytes = "wrong_bytes",
+        /// This machine lacked something: says nothing about the backend.
+        LocalFault = "local_fault",
     }
 }

@@ -5,7 +5,29 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::observe::counters::{BackendCounters, PerWorker};
+use arc_swap::ArcSwap;
+
+use crate::observe::condition::Condition;
+use crate::observe::counters::{BackendCounters, PerWorker, ProbeCounters};
+
+/// What a backend is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// It serves whenever it can.
+    Primary,
+    /// It serves only what the primaries cannot carry.
+    Backup,
+}
+
+impl Role {
+    /// The role's name as the status has it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Backup => "backup",
+        }
+    }
+}
 
 /// A backend: its identity (service, name, address) and everything that lives as long as the identity does.
 #[derive(Debug)]
@@ -18,6 +40,37 @@ pub struct Backend {
     pub places: Places,
     /// What each worker counts of it.
     pub counters: PerWorker<BackendCounters>,
+    /// What it is there for.
+    pub role: Role,
+    /// What the control plane, alone, has last decided about it. Picks do not look here: the table holds only those who may serve.
+    pub condition: ArcSwap<Condition>,
+    /// What the prober counts of it.
+    pub probes: ProbeCounters,
+    /// Connects of real traffic failed in a row by its fault. Any worker adds; a success clears it.
+    pub failing: AtomicU32,
+}
+
+impl Backend {
+    /// A backend that nobody has connected to yet.
+    pub fn new(
+        name: Arc<str>,
+        address: SocketAddr,
+        role: Role,
+        limit: Option<NonZeroU32>,
+        condition: Condition,
+        workers: usize,
+    ) -> Self {
+        Self {
+            name,
+            address,
+            places: Places::new(limit),
+            counters: PerWorker::new(workers),
+            role,
+            condition: ArcSwap::from_pointee(condition),
+            probes: ProbeCounters::default(),
+            failing: AtomicU32::new(0),
+        }
+    }
 }
 
 /// A number of places, each held by a [`Lease`]: exact across threads, never overshot.

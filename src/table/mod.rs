@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-pub use self::backend::{Backend, HasPlaces, Lease, Places};
+pub use self::backend::{Backend, HasPlaces, Lease, Places, Role};
 pub use self::round_robin::RoundRobin;
 use crate::observe::counters::{PerWorker, ServiceCounters};
 
@@ -21,7 +21,7 @@ pub struct Table {
     /// Counts the tables published so far, this one included.
     pub generation: u64,
     /// The services in the order of the configuration.
-    pub services: Box<[Service]>,
+    pub services: Box<[Arc<Service>]>,
 }
 
 /// One service as this table has it.
@@ -33,6 +33,8 @@ pub struct Service {
     pub backends: Box<[Arc<Backend>]>,
     /// Weights of `backends`, by the same index.
     pub weights: Box<[u16]>,
+    /// The backups in the order of the configuration.
+    pub backups: Box<[Arc<Backend>]>,
     /// Whose turn it is.
     pub order: RoundRobin,
     /// Deadlines and attempts of sessions that begin under this table.
