@@ -8,8 +8,10 @@ use crate::link::Listener;
 use crate::sys::ring::Ring;
 use crate::sys::{Errno, socket};
 
-/// When descriptors are short, accepting is tried again so often.
+/// When descriptors are short, accepting is tried again so often, and whenever a session has given its own back.
 const RETRY: Millis = 250;
+/// For this long after descriptors were short, clients are accepted one by one, so that each finds a descriptor for its backend, too.
+const CAREFUL: Millis = 1000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -23,23 +25,26 @@ enum State {
 
 /// All listeners of one worker, by number.
 #[derive(Debug, Default)]
-pub(super) struct Listeners(Vec<Option<(Listener, State)>>);
+pub(super) struct Listeners {
+    all: Vec<Option<(Listener, State)>>,
+    careful_until: Millis,
+}
 
 impl Listeners {
     /// None is open.
     pub(super) fn is_empty(&self) -> bool {
-        self.0.iter().all(Option::is_none)
+        self.all.iter().all(Option::is_none)
     }
 
     /// Accepts clients on one more.
     pub(super) fn adopt(&mut self, listener: Listener, ring: &mut Ring) {
-        ring.accept(Token::Accept(self.0.len() as u32).pack(), listener.socket.as_fd());
-        self.0.push(Some((listener, State::Accepting)));
+        ring.accept(Token::Accept(self.all.len() as u32).pack(), listener.socket.as_fd(), true);
+        self.all.push(Some((listener, State::Accepting)));
     }
 
     /// The index of the service that a listener serves.
     pub(super) fn serves(&self, number: u32) -> Option<usize> {
-        let (listener, _) = self.0.get(number as usize)?.as_ref()?;
+        let (listener, _) = self.all.get(number as usize)?.as_ref()?;
         Some(listener.service)
     }
 
@@ -54,18 +59,19 @@ impl Listeners {
         now: Millis,
         ring: &mut Ring,
     ) -> Result<Option<Errno>, Errno> {
-        let Some(Some((listener, state))) = self.0.get_mut(number as usize) else { return Ok(None) };
+        let Some(Some((listener, state))) = self.all.get_mut(number as usize) else { return Ok(None) };
         if *state == State::Stopping {
             return Ok(None);
         }
         match error {
             Some(short @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
                 *state = State::Paused { until: now + RETRY };
+                self.careful_until = now + CAREFUL;
                 return Ok(Some(short));
             }
             Some(unusable @ (Errno::BADF | Errno::INVAL | Errno::NOTSOCK | Errno::OPNOTSUPP)) => return Err(unusable),
             // Everything else concerns the connection that could not be accepted: accept(2).
-            _ => ring.accept(Token::Accept(number).pack(), listener.socket.as_fd()),
+            _ => ring.accept(Token::Accept(number).pack(), listener.socket.as_fd(), now >= self.careful_until),
         }
         Ok(None)
     }
@@ -76,24 +82,35 @@ impl Listeners {
             Some((_, State::Paused { until })) => *until,
             _ => NEVER,
         };
-        self.0.iter().map(until).min().unwrap_or(NEVER)
+        self.all.iter().map(until).min().unwrap_or(NEVER)
+    }
+
+    /// A session has given its descriptors back: where they were short, accepting is due now.
+    pub(super) fn descriptors_free(&mut self, now: Millis) {
+        if now < self.careful_until {
+            for (_, state) in self.all.iter_mut().flatten() {
+                if let State::Paused { until } = state {
+                    *until = now;
+                }
+            }
+        }
     }
 
     /// Accepts again where descriptors were short.
     pub(super) fn retry(&mut self, now: Millis, ring: &mut Ring) {
-        for (number, entry) in self.0.iter_mut().enumerate() {
+        for (number, entry) in self.all.iter_mut().enumerate() {
             if let Some((listener, state @ State::Paused { .. })) = entry
                 && matches!(state, State::Paused { until } if *until <= now)
             {
                 *state = State::Accepting;
-                ring.accept(Token::Accept(number as u32).pack(), listener.socket.as_fd());
+                ring.accept(Token::Accept(number as u32).pack(), listener.socket.as_fd(), false);
             }
         }
     }
 
     /// Accepts no more. Each listener ends with a completion of its accept.
     pub(super) fn stop(&mut self, ring: &mut Ring) {
-        for (number, entry) in self.0.iter_mut().enumerate() {
+        for (number, entry) in self.all.iter_mut().enumerate() {
             match entry {
                 Some((_, state @ State::Accepting)) => {
                     *state = State::Stopping;
@@ -107,18 +124,18 @@ impl Listeners {
 
     /// The listener accepts no more, and its last accept has completed once [`Listeners::ended`] was told.
     pub(super) fn is_stopping(&self, number: u32) -> bool {
-        matches!(self.0.get(number as usize), Some(Some((_, State::Stopping))))
+        matches!(self.all.get(number as usize), Some(Some((_, State::Stopping))))
     }
 
     /// A connection that waits on a listener that is stopping.
     pub(super) fn waiting(&self, number: u32) -> Option<OwnedFd> {
-        let (listener, _) = self.0.get(number as usize)?.as_ref()?;
+        let (listener, _) = self.all.get(number as usize)?.as_ref()?;
         socket::accept_waiting(listener.socket.as_fd()).ok()
     }
 
     /// Closes a listener on which nobody waits any more.
     pub(super) fn close(&mut self, number: u32) {
-        if let Some(entry) = self.0.get_mut(number as usize) {
+        if let Some(entry) = self.all.get_mut(number as usize) {
             *entry = None;
         }
     }

@@ -155,6 +155,7 @@ impl Worker {
                 Operation::Close(outcome) => {
                     self.deadlines.remove(number);
                     self.sessions.remove(number as usize).retire(outcome, &mut self.io);
+                    self.listeners.descriptors_free(self.io.now);
                     return;
                 }
                 _ => {

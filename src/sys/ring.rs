@@ -34,7 +34,8 @@ pub struct Refused {
 }
 
 impl Refused {
-    pub(super) fn new(error: io::Error) -> Self {
+    /// What the kernel said when it was asked for a ring, with its likely cause.
+    pub fn new(error: io::Error) -> Self {
         let sysctl = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
         let (cause, remedy) = match (error.raw_os_error(), sysctl.trim()) {
             (Some(libc::EPERM), "2") => {
@@ -196,11 +197,11 @@ impl Ring {
         Ok(())
     }
 
-    /// Accepts connections: one, or one after the other where multishot accept is used ([`Completion::more`]).
-    pub fn accept(&mut self, token: u64, listener: BorrowedFd<'_>) {
+    /// Accepts connections: one, or, if `many` and where multishot accept is used, one after the other ([`Completion::more`]).
+    pub fn accept(&mut self, token: u64, listener: BorrowedFd<'_>, many: bool) {
         let fd = Fd(listener.as_raw_fd());
         let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-        let entry = if self.features.multishot_accept {
+        let entry = if many && self.features.multishot_accept {
             opcode::AcceptMulti::new(fd).flags(flags).build()
         } else {
             opcode::Accept::new(fd, std::ptr::null_mut(), std::ptr::null_mut()).flags(flags).build()
