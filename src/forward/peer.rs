@@ -96,6 +96,7 @@ mod tests {
             unacknowledged: false,
             unanswered_probes: false,
             unsent: false,
+            since_sent: None,
         }
     }
 

@@ -125,6 +125,11 @@ impl Session {
                 self.cancel = self.in_flight;
                 Operation::Wait
             }
+            // The connect was faster than its cancel: that backend has a session which must not seem to end well.
+            (Phase::Closing { .. }, Event::Connected) => {
+                self.note(todo::RESET, Side::Backend);
+                Operation::Wait
+            }
             (Phase::Closing { .. }, _) => Operation::Wait,
             (_, Event::Received { direction, length, size, more }) => {
                 self.active = now;
@@ -204,6 +209,9 @@ impl Session {
             Event::Backlog(side, bytes) => self.backlog(side, bytes, now),
             Event::Inspected(side, signs) => self.inspected(side, signs, now),
             Event::Deadline => self.deadline(now),
+            Event::Stop(_) if matches!(self.phase, Phase::Connecting { .. }) => {
+                self.close(Outcome::Refused(Refused::Stopping), now);
+            }
             Event::Stop(reason) => self.close(Outcome::Closed(reason), now),
             _ => {}
         }
@@ -327,7 +335,15 @@ impl Session {
 
     fn inspected(&mut self, side: Side, signs: Option<SignsOfLife>, now: Millis) {
         if self.peers[side as usize].unresponsive(signs, now, self.limits.unresponsive) {
-            self.close(Outcome::Closed(Closed::Unresponsive), now);
+            return self.close(Outcome::Closed(Closed::Unresponsive), now);
+        }
+        // Bytes that only now leave the kernel's queue for a slow reader move, too.
+        if let Some(since_sent) = signs.and_then(|signs| signs.since_sent) {
+            self.active = self.active.max(now.saturating_sub(since_sent.as_millis() as Millis));
+        }
+        if self.todo & (0b11 << todo::INSPECT) == 0 && now >= self.silent_until() {
+            let reason = if self.finished.is_some() { Closed::HalfClosed } else { Closed::Idle };
+            self.close(Outcome::Closed(reason), now);
         }
     }
 
@@ -342,13 +358,10 @@ impl Session {
                 self.phase = Phase::Connecting { since, attempt, cancelled: true };
                 self.cancel |= InFlight::Connect.bit() & self.in_flight;
             }
-            Phase::Open if now >= self.silent_until() => {
-                let reason = if self.finished.is_some() { Closed::HalfClosed } else { Closed::Idle };
-                self.close(Outcome::Closed(reason), now);
-            }
             Phase::Open => {
+                let silent = now >= self.silent_until();
                 for side in [Side::Client, Side::Backend] {
-                    if self.peers[side as usize].look() <= now {
+                    if silent || self.peers[side as usize].look() <= now {
                         self.note(todo::INSPECT, side);
                     }
                 }

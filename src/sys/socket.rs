@@ -155,6 +155,8 @@ pub struct SignsOfLife {
     pub unanswered_probes: bool,
     /// Bytes wait that the peer's window has no room for.
     pub unsent: bool,
+    /// How long ago bytes last left for the peer; `None` while they only leave again and again because nothing is acknowledged.
+    pub since_sent: Option<Duration>,
 }
 
 /// Asks the kernel. `None` on a socket that is not TCP.
@@ -164,6 +166,7 @@ pub fn signs_of_life(socket: BorrowedFd<'_>) -> Option<SignsOfLife> {
         unacknowledged: info.tcpi_unacked > 0,
         unanswered_probes: info.tcpi_probes > 0,
         unsent: unacknowledged(socket) > 0,
+        since_sent: (info.tcpi_retransmits == 0).then(|| Duration::from_millis(info.tcpi_last_data_sent.into())),
     })
 }
 

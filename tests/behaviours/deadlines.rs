@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::harness::{
     Acceptor, Backend, Balancer, Bytes, End, Machine, Setup, assert_ends_with_reset, assert_took, await_reset,
-    exchange, read_to_end, receive, receive_to_end, seed, send, send_in,
+    exchange, patient, read_to_end, receive, receive_to_end, seed, send, send_in,
 };
 
 const IDLE: Duration = Duration::from_millis(700);
@@ -58,6 +58,34 @@ fn one_byte_now_and_then_in_either_direction_keeps_a_session_alive() {
     }
     assert_eq!((balancer.number("/sessions"), balancer.closed("idle")), (2, 0));
     drop(sessions);
+    balancer.await_no_session();
+    balancer.stop();
+}
+
+#[test]
+fn an_answer_that_still_leaves_the_kernels_queue_for_a_slow_client_is_not_cut_at_half_closed() {
+    let machine = Machine::shared();
+    let (backend, balancer) = start(&machine);
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    socket.set_recv_buffer_size(8 * 1024).expect("SO_RCVBUF");
+    socket.connect(&balancer.address().into()).expect("connecting");
+    let (mut client, at_backend) = (patient(socket.into()), backend.accept());
+    // The balancer's kernel takes the whole answer and its end at once; the client takes four times `half_closed` to read it.
+    let answer = vec![b'a'; 300_000];
+    (&at_backend).write_all(&answer).expect("the balancer takes the whole answer");
+    at_backend.shutdown(Shutdown::Write).expect("the end");
+    let (start, mut got, mut part) = (Instant::now(), 0, vec![0; answer.len() / 40]);
+    while got < answer.len() {
+        let most = part.len().min(answer.len() - got);
+        let count = client.read(&mut part[..most]).expect("the answer goes on");
+        assert!(count > 0, "the answer ends after {got} bytes");
+        got += count;
+        std::thread::sleep(HALF_CLOSED / 10);
+    }
+    assert!(start.elapsed() > HALF_CLOSED * 3, "the client was not slow");
+    assert_eq!(read_to_end(&client), (Vec::new(), End::Clean));
+    assert_eq!(balancer.closed("half_closed"), 0);
+    drop((client, at_backend));
     balancer.await_no_session();
     balancer.stop();
 }

@@ -182,6 +182,7 @@ impl Connection {
             unacknowledged: self.in_flight() && !self.dead(),
             unanswered_probes: self.probes > 0,
             unsent: self.backlog() > 0,
+            since_sent: Some(Duration::from_millis(now - self.progress)),
         })
     }
 

@@ -56,6 +56,7 @@ counts! {
     cancelled,
     late,
     silent,
+    slow_queue,
     last_words_delivered,
     last_words_given_up,
 }

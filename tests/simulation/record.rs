@@ -3,6 +3,7 @@
 use balancer::forward::flow::{Direction, Turn};
 use balancer::forward::session::{Event, InFlight, Millis, Operation, Side};
 use balancer::observe::counters::{Closed, Refused};
+use balancer::sys::socket::SignsOfLife;
 
 use crate::kernel::Kind;
 use crate::path::Path;
@@ -61,6 +62,11 @@ impl World {
             }
             Event::Unserved(reason) => self.record.unserved = Some(reason),
             Event::Stop(reason) => self.record.stopped = Some(reason),
+            Event::Inspected(_, Some(SignsOfLife { since_sent: Some(ago), .. })) => {
+                let sent = now.saturating_sub(ago.as_millis() as Millis);
+                self.coverage.slow_queue += u64::from(sent > self.record.active);
+                self.record.active = self.record.active.max(sent);
+            }
             Event::Received { direction, length, size, more } => {
                 self.record.paths[direction as usize].received(length == size);
                 self.record.more[direction as usize] = more;
