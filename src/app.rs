@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use crate::admin::{self, ConfigFile, Listening, View};
 use crate::config::{Config, Listen};
-use crate::control::{self, Control};
+use crate::control::{self, Control, Signals};
 use crate::forward::{self, PIPES, Share, Worker};
 use crate::link::{self, Command, Commander, Listener, Report};
 use crate::observe::counters::PerWorker;
@@ -100,6 +100,9 @@ fn system(doing: &'static str) -> impl FnOnce(io::Error) -> Failure {
 /// [`Failure`]: what went wrong and what to do about it.
 pub fn run(program: Program) -> Result<(), Failure> {
     let Program { config, source, admin_socket, narrate } = program;
+    // The control plane's loop; tokio_uring::start would panic where the kernel refuses the ring. From here on a signal is heard.
+    let runtime = tokio_uring::Runtime::new(&tokio_uring::builder()).map_err(ring::Refused::new)?;
+    let signals = runtime.block_on(async { Signals::install() }).map_err(system("receive signals"))?;
     let features = Features::probe(std::env::var(features::DISABLE).unwrap_or_default().parse()?)?;
     log::info!("kernel features {features}");
     let cores = process::cores();
@@ -147,8 +150,6 @@ pub fn run(program: Program) -> Result<(), Failure> {
         .collect::<Result<Vec<_>, Failure>>()?;
     drop(reports);
 
-    // The control plane's loop; tokio_uring::start would panic where the kernel refuses the ring.
-    let runtime = tokio_uring::Runtime::new(&tokio_uring::builder()).map_err(system("start the control plane"))?;
     view.listening.store(Arc::new(bound.addresses));
     hand_out(bound.listeners, &commanders)?;
     for service in &config.services {
@@ -157,7 +158,8 @@ pub fn run(program: Program) -> Result<(), Failure> {
     }
     log::info!("ready: {workers} workers, at most {} sessions", sessions.limit().unwrap_or(u32::MAX));
 
-    let outcome = runtime.block_on(Control { commanders, reports: received, drain: config.drain, sessions }.run());
+    let outcome =
+        runtime.block_on(Control { signals, commanders, reports: received, drain: config.drain, sessions }.run());
     unlink(&config);
     Ok(outcome?)
 }

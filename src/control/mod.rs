@@ -2,16 +2,18 @@
 
 mod journal;
 mod publish;
+mod signals;
 
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, sleep_until};
 
 use self::journal::Journal;
 pub use self::publish::table;
+use self::signals::Asked;
+pub use self::signals::Signals;
 use crate::link::{Command, Commander, Report};
 use crate::table::Places;
 
@@ -27,9 +29,6 @@ pub enum Failure {
     /// Workers did not end when told to.
     #[error("{0} workers did not end within {ENDING:?} after their sessions were closed")]
     Hanging(usize),
-    /// Signals cannot be received.
-    #[error("cannot receive signals: {0}")]
-    Signals(#[from] std::io::Error),
     /// A second signal asked for an end at once.
     #[error("stopped at once by a second signal, {0} sessions were open")]
     Impatient(u32),
@@ -38,6 +37,8 @@ pub enum Failure {
 /// The control plane's share of the process.
 #[derive(Debug)]
 pub struct Control {
+    /// What people and the system ask for.
+    pub signals: Signals,
     /// One for each worker.
     pub commanders: Vec<Commander>,
     /// What the workers report.
@@ -64,12 +65,6 @@ impl Control {
     /// # Errors
     /// [`Failure`]; an orderly stop is none.
     pub async fn run(mut self) -> Result<(), Failure> {
-        let mut stop = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
-        let mut later = [
-            (signal(SignalKind::hangup())?, "SIGHUP: reload is not supported yet; nothing has changed"),
-            (signal(SignalKind::user_defined1())?, "SIGUSR1: there is no access log yet; nothing has changed"),
-            (signal(SignalKind::user_defined2())?, "SIGUSR2: upgrade is not supported yet; nothing has changed"),
-        ];
         let mut journal = Journal::default();
         let mut state = State::Serving;
         let mut working = self.commanders.len();
@@ -79,11 +74,13 @@ impl Control {
                 State::Draining(until) | State::Ending(until) => Some(until),
             };
             tokio::select! {
-                () = received(&mut stop) => match state {
-                    State::Serving => state = self.stop(),
-                    State::Draining(_) | State::Ending(_) => return Err(Failure::Impatient(self.sessions.taken())),
+                asked = self.signals.next() => match (asked, state) {
+                    (Asked::Stop, State::Serving) => state = self.stop(),
+                    (Asked::Stop, _) => return Err(Failure::Impatient(self.sessions.taken())),
+                    (Asked::Reload, _) => log::warn!("SIGHUP: reload is not supported yet; nothing has changed"),
+                    (Asked::Reopen, _) => log::warn!("SIGUSR1: there is no access log yet; nothing has changed"),
+                    (Asked::Upgrade, _) => log::warn!("SIGUSR2: upgrade is not supported yet; nothing has changed"),
                 },
-                message = ignored(&mut later) => log::warn!("{message}"),
                 Some(report) = self.reports.recv() => match report {
                     Report::Ended { outcome: Ok(()), .. } if !matches!(state, State::Serving) => working -= 1,
                     Report::Ended { worker, outcome } => {
@@ -125,23 +122,6 @@ impl Control {
                 log::error!("worker {worker}: {error}");
             }
         }
-    }
-}
-
-async fn received(signals: &mut [Signal; 2]) {
-    let [terminate, interrupt] = signals;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-}
-
-async fn ignored(signals: &mut [(Signal, &'static str); 3]) -> &'static str {
-    let [(hangup, reload), (user1, reopen), (user2, upgrade)] = signals;
-    tokio::select! {
-        _ = hangup.recv() => reload,
-        _ = user1.recv() => reopen,
-        _ = user2.recv() => upgrade,
     }
 }
 

@@ -113,8 +113,22 @@ fn a_client_that_is_being_connected_at_a_stop_is_not_left_hanging() {
     balancer.await_number("/sessions", 1);
     balancer.signal(Signal::TERM);
     assert_ends_with_reset(&client);
+    wait_until("it is said that a client was refused", PATIENCE, || balancer.has_logged("refused: stopping"));
     let (code, _) = balancer.wait(Duration::from_secs(2));
     assert_eq!(code, Some(0));
+}
+
+#[test]
+fn a_signal_in_the_first_moment_of_serving_is_heard_too() {
+    let machine = Machine::shared();
+    let backend = Backend::echo();
+    for _ in 0..10 {
+        let balancer = machine.start(Setup::new().backend("a", backend.address));
+        balancer.signal(Signal::HUP);
+        exchange(&balancer.connect());
+        balancer.await_no_session();
+        balancer.stop();
+    }
 }
 
 #[test]
