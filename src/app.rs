@@ -140,7 +140,9 @@ pub fn run(program: Program) -> Result<(), Failure> {
         reports: reports.clone(),
         narrate,
     };
-    let pinned = workers <= cores.len();
+    // A worker for each core keeps to it. Fewer are left to the scheduler, which puts them where their peers' bytes are in cache: with
+    // one worker on two cores the median round trip was 60 µs so, and 75 µs pinned.
+    let pinned = workers == cores.len();
     let commanders = (0..workers)
         .map(|worker| {
             let (commander, mailbox) =
