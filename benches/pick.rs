@@ -32,17 +32,22 @@ fn table(backends: u16) -> Table {
                 address: address(number),
                 weight: Weight::ONE,
                 max_connections: None,
+                probe_address: None,
             })
             .collect(),
+        backups: Vec::new(),
+        health: Default::default(),
         connect: Connect::default(),
         timeouts: Timeouts::default(),
         max_connections: None,
+        queue: Default::default(),
     };
     let config = Config {
         workers: None,
         drain: Config::DRAIN,
         max_connections: None,
         admin: Default::default(),
+        access_log: Default::default(),
         services: vec![service],
     };
     control::table(&config, 1)

@@ -75,7 +75,7 @@ fn every_key_means_what_it_says() {
     let loaded = config::load(&root().join("tests/config/valid/every_key.yaml")).expect("valid");
     let number = std::num::NonZeroU32::new;
     let seconds = std::time::Duration::from_secs;
-    let Config { workers, drain, max_connections, admin, services } = loaded.config;
+    let Config { workers, drain, max_connections, admin, access_log: _, services } = loaded.config;
     assert_eq!((workers, drain, max_connections), (number(4), seconds(90), number(20_000)));
     assert_eq!(admin.socket.as_deref(), Some(Path::new("/run/balancer/admin.sock")));
     let [web, db] = services.as_slice() else { panic!("{services:?}") };

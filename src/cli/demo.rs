@@ -67,20 +67,25 @@ fn config(backends: &[(&str, SocketAddr)]) -> Config {
         address,
         weight: Weight::ONE,
         max_connections: None,
+        probe_address: None,
     };
     Config {
         workers: None,
         drain: Duration::from_secs(2),
         max_connections: None,
         admin: Admin::default(),
+        access_log: config::AccessLog::Off,
         services: vec![config::Service {
             name: Arc::from("web"),
             listen: vec![Listen::Tcp(LISTEN)],
             balance: Balance::RoundRobin,
             backends: backends.iter().map(backend).collect(),
+            backups: Vec::new(),
+            health: config::Health::default(),
             connect: config::Connect::default(),
             timeouts: config::Timeouts::default(),
             max_connections: None,
+            queue: config::Queue::default(),
         }],
     }
 }

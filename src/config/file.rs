@@ -9,7 +9,10 @@ use std::time::Duration;
 use super::report::{Place, Problem, did_you_mean};
 use super::sections::{self, Section, entries};
 use super::tree::{Node, Value, quoted};
-use super::{Admin, Backend, Balance, Config, Connect, Listen, Service, Timeouts, Weight, address, duration};
+use super::{
+    AccessLog, Admin, Backend, Balance, Config, Connect, Health, Listen, Queue, Service, Timeouts, Weight, address,
+    duration,
+};
 
 /// No deadline is longer: a year.
 const LONGEST: Duration = Duration::from_secs(8760 * 3600);
@@ -51,6 +54,7 @@ impl Reader {
             drain: self.duration(section.get("drain"), Config::DRAIN, Duration::ZERO..=LONGEST),
             max_connections: self.count(section.get("max_connections"), Some("auto"), 1..=u32::MAX),
             admin,
+            access_log: AccessLog::Off,
             services,
         }
     }
@@ -62,7 +66,7 @@ impl Reader {
             self.take(Listen::Unix(path.clone()), "the admin socket", node.used);
             Some(path)
         });
-        Admin { socket }
+        Admin { socket, http: None }
     }
 
     fn services(&mut self, node: &Node) -> Vec<Service> {
@@ -97,9 +101,12 @@ impl Reader {
             listen,
             balance: section.get("balance").map_or(Balance::RoundRobin, |node| self.balance(node)),
             backends,
+            backups: Vec::new(),
+            health: Health::default(),
             connect: section.get("connect").map_or_else(Connect::default, |node| self.connect(node)),
             timeouts: section.get("timeouts").map_or_else(Timeouts::default, |node| self.timeouts(node)),
             max_connections: self.count(section.get("max_connections"), Some("none"), 1..=u32::MAX),
+            queue: Queue::default(),
         }
     }
 
@@ -164,7 +171,7 @@ impl Reader {
         let due = "an IP address and a port are due here, such as 10.0.0.11:8080";
         if !matches!(node.value, Value::Map(_)) {
             let address = self.parsed(node, due, address::backend)?;
-            return Some(Backend { name, address, weight: Weight::ONE, max_connections: None });
+            return Some(Backend { name, address, weight: Weight::ONE, max_connections: None, probe_address: None });
         }
         let section = self.section(node, &sections::BACKEND);
         let address = match section.get("address") {
@@ -177,7 +184,7 @@ impl Reader {
         let weight = self.count(section.get("weight"), None, 1..=256);
         let weight = weight.and_then(|weight| Weight::new(weight.get().into())).unwrap_or(Weight::ONE);
         let max_connections = self.count(section.get("max_connections"), Some("none"), 1..=u32::MAX);
-        Some(Backend { name, address: address?, weight, max_connections })
+        Some(Backend { name, address: address?, weight, max_connections, probe_address: None })
     }
 
     fn connect(&mut self, node: &Node) -> Connect {

@@ -3,6 +3,7 @@
 mod address;
 mod duration;
 mod file;
+mod health;
 mod load;
 mod report;
 mod sections;
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use health::{ExpectProbe, Health, HttpProbe, Probe, WhenAllDown};
 pub use load::{Loaded, load};
 pub use report::Report;
 
@@ -28,6 +30,8 @@ pub struct Config {
     pub max_connections: Option<NonZeroU32>,
     /// The administration interface.
     pub admin: Admin,
+    /// Where one line a session goes.
+    pub access_log: AccessLog,
     /// The services in the order of the file; never empty.
     pub services: Vec<Service>,
 }
@@ -42,6 +46,20 @@ impl Config {
 pub struct Admin {
     /// The Unix socket's path; `None`: the default place.
     pub socket: Option<PathBuf>,
+    /// The TCP address of the read-only part; `None`: there is none. Port 0 asks the kernel for a free one.
+    pub http: Option<SocketAddr>,
+}
+
+/// Where one line a session goes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum AccessLog {
+    /// Nowhere.
+    #[default]
+    Off,
+    /// To standard error.
+    Stderr,
+    /// To the file of this absolute path.
+    File(PathBuf),
 }
 
 /// One service: where clients arrive, and the backends that serve them.
@@ -55,12 +73,18 @@ pub struct Service {
     pub balance: Balance,
     /// The backends in the order of the file; never empty, names unique.
     pub backends: Vec<Backend>,
+    /// Used in this order, only for what the backends cannot carry; names unique among these and the backends.
+    pub backups: Vec<Backend>,
+    /// How the service learns which of them can serve.
+    pub health: Health,
     /// How backends are connected to.
     pub connect: Connect,
     /// When open sessions are ended.
     pub timeouts: Timeouts,
     /// Sessions of this service, all its listeners and workers together.
     pub max_connections: Option<NonZeroU32>,
+    /// Where clients wait when every backend and backup is at its limit.
+    pub queue: Queue,
 }
 
 /// Where a service listens.
@@ -86,6 +110,14 @@ impl std::fmt::Display for Listen {
 pub enum Balance {
     /// Each backend in turn, by weight, exact across workers.
     RoundRobin,
+    /// The one with the fewest sessions for its weight.
+    LeastConnections,
+    /// The less loaded of two that are drawn at random, by weight.
+    RandomTwo,
+    /// By the client's address: the same client, the same backend, and few clients move when a backend comes or goes.
+    SourceHash,
+    /// The first of the list that has a place.
+    First,
 }
 
 /// One backend server.
@@ -99,6 +131,21 @@ pub struct Backend {
     pub weight: Weight,
     /// Sessions that it may carry at once.
     pub max_connections: Option<NonZeroU32>,
+    /// Where its health is asked instead of [`Backend::address`] and [`Health::port`]; the port is never 0.
+    pub probe_address: Option<SocketAddr>,
+}
+
+impl Backend {
+    /// Where its service's health checks ask for it: its `probe_address`, else its address with the port that they name, else
+    /// its address.
+    pub fn probed_at(&self, health: &Health) -> SocketAddr {
+        // Only the port is replaced: a link-local address is nothing without its interface.
+        let mut own = self.address;
+        if let Some(port) = health.port {
+            own.set_port(port.get());
+        }
+        self.probe_address.unwrap_or(own)
+    }
 }
 
 /// A backend's share, 1 to 256.
@@ -153,5 +200,20 @@ impl Default for Timeouts {
             half_closed: Duration::from_secs(60),
             unresponsive: Duration::from_secs(30),
         }
+    }
+}
+
+/// The clients that wait for a place when every backend and backup is at its limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queue {
+    /// How many may wait, at most 1,000,000; 0: nobody waits.
+    pub size: u32,
+    /// How long one may wait, 1 ms to 1 h.
+    pub timeout: Duration,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self { size: 0, timeout: Duration::from_secs(1) }
     }
 }

@@ -34,9 +34,7 @@ fn build(service: &config::Service, workers: usize) -> Service {
         }),
         backends: backends.collect(),
         backups: Box::default(),
-        order: match service.balance {
-            config::Balance::RoundRobin => RoundRobin::new(&weights),
-        },
+        order: RoundRobin::new(&weights),
         weights,
         settings: Settings {
             connect_timeout: service.connect.timeout,
