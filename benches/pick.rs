@@ -57,7 +57,7 @@ fn table(backends: u16) -> Table {
 #[divan::bench(args = SIZES)]
 fn round_robin(bencher: Bencher<'_, '_>, backends: u16) {
     let table = table(backends);
-    bencher.bench_local(|| black_box(table.services[0].pick(&[])).is_ok());
+    bencher.bench_local(|| black_box(table.services[0].pick(&[], None)).is_ok());
 }
 
 /// The least that a shared cursor can cost: one atomic step, one modulo, one reference counted.

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use super::{ConfigFile, View};
 use crate::observe::condition::{Condition, State};
 use crate::observe::counters::PerWorker;
-use crate::table::{Backend, Places, Role, RoundRobin, Service, ServiceState, Settings, Table};
+use crate::table::{Algorithm, Backend, Member, Places, Role, Roster, Service, ServiceState, Settings, Table};
 
 /// The number of workers.
 pub(crate) const WORKERS: usize = 2;
@@ -20,30 +20,32 @@ pub(crate) const WORKERS: usize = 2;
 /// One service of each name, each with one backend of each name and weights 1, 2, …
 pub(crate) fn view(services: &[&str], backends: &[&str]) -> Arc<View> {
     let service = |name: &&str| {
-        let weights: Box<[u16]> = (1..).take(backends.len()).collect();
-        let backend = |(name, port): (&&str, u16)| {
+        let member = |((name, port), weight): ((&&str, u16), u16)| {
             let (address, up) = (([10, 0, 0, 11], port).into(), Condition::new(State::Up, "not probed"));
-            Arc::new(Backend::new((*name).into(), address, Role::Primary, NonZeroU32::new(400), up, WORKERS))
+            let backend = Backend::new((*name).into(), address, Role::Primary, NonZeroU32::new(400), up, WORKERS);
+            Member { backend: Arc::new(backend), weight, share: Member::WHOLE }
         };
-        Arc::new(Service {
-            state: Arc::new(ServiceState {
-                name: (*name).into(),
-                places: Places::new(None),
-                cursor: AtomicU64::new(0),
-                counters: PerWorker::new(WORKERS),
-            }),
-            backends: backends.iter().zip(8080..).map(backend).collect(),
-            backups: Box::default(),
-            order: RoundRobin::new(&weights),
-            weights,
-            settings: Settings {
-                connect_timeout: Duration::from_secs(3),
-                connect_attempts: 3,
-                idle: Duration::from_secs(3600),
-                half_closed: Duration::from_secs(60),
-                unresponsive: Duration::from_secs(30),
-            },
-        })
+        let state = ServiceState {
+            name: (*name).into(),
+            places: Places::new(None),
+            cursor: AtomicU64::new(0),
+            counters: PerWorker::new(WORKERS),
+        };
+        let roster = Roster {
+            algorithm: Algorithm::RoundRobin,
+            members: backends.iter().zip(8080..).zip(1..).map(member).collect(),
+            backups: Vec::new(),
+            starting: false,
+            try_all: false,
+        };
+        let settings = Settings {
+            connect_timeout: Duration::from_secs(3),
+            connect_attempts: 3,
+            idle: Duration::from_secs(3600),
+            half_closed: Duration::from_secs(60),
+            unresponsive: Duration::from_secs(30),
+        };
+        Arc::new(Service::new(Arc::new(state), roster, settings))
     };
     Arc::new(View {
         table: Arc::new(ArcSwap::from_pointee(Table {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::view::{View, descriptors};
 use crate::observe::counters::{Closed, Counter, Refused, ServiceCounters};
-use crate::table::{Backend, RoundRobin, Service};
+use crate::table::{Backend, Service};
 
 /// The whole process. Every time is RFC 3339 in UTC.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -183,7 +183,7 @@ impl ServiceStatus {
             .collect();
         Self {
             listen,
-            balance: RoundRobin::NAME.into(),
+            balance: service.algorithm.name().into(),
             state: "ok".into(),
             connections: service.state.places.taken(),
             max_connections: service.state.places.limit(),

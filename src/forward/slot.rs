@@ -318,9 +318,13 @@ impl Slot {
 
     fn connect(&mut self, io: &mut Resources) -> Option<Event> {
         let table = io.table.load();
-        let picked = table.services.get(self.service_index).map_or(Err(Unpicked::Exhausted), |s| s.pick(&self.tried));
+        let picked = table.services.get(self.service_index).map_or(Err(Unpicked::Exhausted), |service| {
+            let client = service.needs_client().then(|| socket::peer_address(self.client.as_fd())).flatten();
+            service.pick(&self.tried, client.map(|address| address.ip()))
+        });
         let backend = match picked {
             Ok(backend) => backend,
+            Err(Unpicked::Starting | Unpicked::Down) => return Some(Event::Unserved(Refused::NoBackend)),
             Err(Unpicked::Full) => return Some(Event::Unserved(Refused::BackendLimit)),
             Err(Unpicked::Exhausted) => return Some(Event::Unserved(Refused::ConnectFailed)),
         };

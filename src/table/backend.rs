@@ -97,6 +97,12 @@ impl Places {
         Some(self.limit.load(Ordering::Relaxed)).filter(|&limit| limit != u32::MAX)
     }
 
+    /// Whether no place is free when so many are taken.
+    #[inline]
+    pub(super) fn are_full(&self, taken: u32) -> bool {
+        taken >= self.limit.load(Ordering::Relaxed)
+    }
+
     /// Changes the limit. Places already taken stay taken, also beyond it.
     pub fn set_limit(&self, limit: Option<NonZeroU32>) {
         self.limit.store(limit.map_or(u32::MAX, NonZeroU32::get), Ordering::Relaxed);
@@ -107,6 +113,12 @@ impl Places {
         self.taken
             .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |taken| (taken < limit).then_some(taken + 1))
             .is_ok()
+    }
+
+    /// Takes a place if exactly so many are taken and one more may be.
+    fn take_after(&self, taken: u32) -> bool {
+        !self.are_full(taken)
+            && self.taken.compare_exchange(taken, taken + 1, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 }
 
@@ -136,6 +148,11 @@ impl<T: HasPlaces> Lease<T> {
     /// A place of `owner`, unless all are taken.
     pub fn take(owner: &Arc<T>) -> Option<Self> {
         owner.places().take().then(|| Self(Arc::clone(owner)))
+    }
+
+    /// A place of `owner` if exactly `taken` are taken and one is free: the basis of the decision still holds.
+    pub(super) fn take_after(owner: &Arc<T>, taken: u32) -> Option<Self> {
+        owner.places().take_after(taken).then(|| Self(Arc::clone(owner)))
     }
 }
 

@@ -1,15 +1,24 @@
 //! The backend table: immutable, built whole by the control plane, published with one store, read by every worker.
 
+mod algorithm;
 mod backend;
+mod first;
+mod least_connections;
+mod maglev;
+mod mixing;
+mod random_two;
 mod round_robin;
+mod service;
+mod source_hash;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
+pub use self::algorithm::Algorithm;
 pub use self::backend::{Backend, HasPlaces, Lease, Places, Role};
-pub use self::round_robin::RoundRobin;
+pub use self::service::{Member, Roster, Service, Standby, Unpicked};
 use crate::observe::counters::{PerWorker, ServiceCounters};
 
 /// Where the current table stands: one owner publishes, everyone else reads.
@@ -22,23 +31,6 @@ pub struct Table {
     pub generation: u64,
     /// The services in the order of the configuration.
     pub services: Box<[Arc<Service>]>,
-}
-
-/// One service as this table has it.
-#[derive(Debug)]
-pub struct Service {
-    /// What lives longer than this table.
-    pub state: Arc<ServiceState>,
-    /// The backends in the order of the configuration.
-    pub backends: Box<[Arc<Backend>]>,
-    /// Weights of `backends`, by the same index.
-    pub weights: Box<[u16]>,
-    /// The backups in the order of the configuration.
-    pub backups: Box<[Arc<Backend>]>,
-    /// Whose turn it is.
-    pub order: RoundRobin,
-    /// Deadlines and attempts of sessions that begin under this table.
-    pub settings: Settings,
 }
 
 /// What a session is told once, at its beginning.
@@ -72,40 +64,5 @@ pub struct ServiceState {
 impl HasPlaces for ServiceState {
     fn places(&self) -> &Places {
         &self.places
-    }
-}
-
-/// Why no backend could be picked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unpicked {
-    /// Every backend not yet tried carries its `max_connections`.
-    Full,
-    /// Every backend has been tried for this client.
-    Exhausted,
-}
-
-impl Service {
-    /// The next backend in turn, with a place in it: the one that the cursor points at, passing over those in `tried`
-    /// and those that are full by taking the cursor's next step. Lock-free; exact across workers.
-    pub fn pick(&self, tried: &[Arc<Backend>]) -> Result<Lease<Backend>, Unpicked> {
-        let is_tried = |backend: &Arc<Backend>| tried.iter().any(|t| Arc::ptr_eq(t, backend));
-        // A step usually succeeds at once. Where most are full, stepping could go on for a whole period of the order, so it is
-        // cut short and every backend is looked at once.
-        for _ in 0..2 * self.backends.len() {
-            let backend = &self.backends[self.order.next(&self.state.cursor)];
-            if !is_tried(backend)
-                && let Some(lease) = Lease::take(backend)
-            {
-                return Ok(lease);
-            }
-        }
-        // From the cursor's place on, so that no neighbour is favoured.
-        let start = self.state.cursor.load(std::sync::atomic::Ordering::Relaxed) as usize % self.backends.len().max(1);
-        let (before, after) = self.backends.split_at(start);
-        let mut untried = after.iter().chain(before).filter(|backend| !is_tried(backend)).peekable();
-        if untried.peek().is_none() {
-            return Err(Unpicked::Exhausted);
-        }
-        untried.find_map(Lease::take).ok_or(Unpicked::Full)
     }
 }

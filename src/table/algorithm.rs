@@ -1,0 +1,144 @@
+//! The balancing algorithms by name, and what each makes of a roster once, when the table is built.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use super::backend::{Backend, Lease};
+use super::first::First;
+use super::least_connections::LeastConnections;
+use super::random_two::RandomTwo;
+use super::round_robin::RoundRobin;
+use super::service::Member;
+use super::source_hash::SourceHash;
+
+/// How a service chooses among its primaries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Algorithm {
+    /// In turn, each as often as its weight says.
+    RoundRobin,
+    /// The fewest open sessions for its weight.
+    LeastConnections,
+    /// The less loaded of two drawn by weight.
+    RandomTwo,
+    /// The same client to the same backend.
+    SourceHash,
+    /// The first in the file's order that has a free place.
+    First,
+}
+
+impl Algorithm {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::RoundRobin, Self::LeastConnections, Self::RandomTwo, Self::SourceHash, Self::First];
+
+    /// The name that the configuration and the status have for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::RoundRobin => "round_robin",
+            Self::LeastConnections => "least_connections",
+            Self::RandomTwo => "random_two",
+            Self::SourceHash => "source_hash",
+            Self::First => "first",
+        }
+    }
+}
+
+/// An algorithm with all that it computes in advance.
+#[derive(Debug)]
+pub(super) enum Chooser {
+    RoundRobin(RoundRobin),
+    LeastConnections(LeastConnections),
+    RandomTwo(RandomTwo),
+    SourceHash(SourceHash),
+    First(First),
+}
+
+impl Chooser {
+    /// Those with a share above 0 serve.
+    pub(super) fn new(algorithm: Algorithm, members: &[Member]) -> Self {
+        match algorithm {
+            Algorithm::RoundRobin => Self::RoundRobin(RoundRobin::new(&serving(members))),
+            Algorithm::LeastConnections => Self::LeastConnections(LeastConnections::new(serving(members))),
+            Algorithm::RandomTwo => Self::RandomTwo(RandomTwo::new(serving(members))),
+            Algorithm::SourceHash => Self::SourceHash(SourceHash::new(members)),
+            Algorithm::First => Self::First(First::new(&serving(members))),
+        }
+    }
+
+    /// A place in one of those who serve, unless all are tried or full.
+    #[inline]
+    pub(super) fn choose(&self, candidates: &Candidates<'_>, client: Option<IpAddr>) -> Option<Lease<Backend>> {
+        match self {
+            Self::RoundRobin(chooser) => chooser.choose(candidates),
+            Self::LeastConnections(chooser) => chooser.choose(candidates),
+            Self::RandomTwo(chooser) => chooser.choose(candidates),
+            Self::SourceHash(chooser) => chooser.choose(candidates, client),
+            Self::First(chooser) => chooser.choose(candidates),
+        }
+    }
+}
+
+/// Whom a pick chooses from.
+pub(super) struct Candidates<'a> {
+    /// All primaries, whatever their state.
+    pub(super) backends: &'a [Arc<Backend>],
+    /// Those that have failed this client.
+    pub(super) tried: &'a [Arc<Backend>],
+    pub(super) cursor: &'a AtomicU64,
+}
+
+impl Candidates<'_> {
+    #[inline]
+    pub(super) fn is_tried(&self, index: u32) -> bool {
+        let backend = &self.backends[index as usize];
+        self.tried.iter().any(|tried| Arc::ptr_eq(tried, backend))
+    }
+
+    /// A place in this one, unless it is tried or full.
+    #[inline]
+    pub(super) fn take(&self, index: u32) -> Option<Lease<Backend>> {
+        if self.is_tried(index) { None } else { Lease::take(&self.backends[index as usize]) }
+    }
+
+    /// The first free place from `start` on and round, so that no neighbour of a busy one is favoured.
+    pub(super) fn scan(&self, indices: &[u32], start: u64) -> Option<Lease<Backend>> {
+        let (before, after) = indices.split_at((start % indices.len().max(1) as u64) as usize);
+        after.iter().chain(before).find_map(|&index| self.take(index))
+    }
+}
+
+/// A primary that may serve, by its place in the file, and the weight that it may carry now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Serving {
+    pub(super) index: u32,
+    /// Against the others', never 0.
+    pub(super) weight: u32,
+}
+
+/// How long a round robin's order may become for the sake of slow start. Whole weights are always kept exactly: 1,000 backends
+/// of weight 255 and one of 256 need 255,256 turns.
+const FINE_TURNS: u32 = 65_536;
+
+/// Those who may serve. Where one is starting slowly, weights are counted in sixteenths, or coarser where that would make too many.
+pub(super) fn serving(members: &[Member]) -> Vec<Serving> {
+    let ramping = members.iter().any(|member| (1..Member::WHOLE).contains(&member.share));
+    let finest = if ramping { 16 } else { 1 };
+    let at = |resolution: u32| -> Vec<Serving> {
+        let scaled = |member: &Member| {
+            let share = u32::from(member.share.min(Member::WHOLE));
+            (u32::from(member.weight) * share * resolution / u32::from(Member::WHOLE)).max(1)
+        };
+        let all = members.iter().zip(0..).filter(|(member, _)| member.share > 0);
+        all.map(|(member, index)| Serving { index, weight: scaled(member) }).collect()
+    };
+    let mut resolution = finest;
+    loop {
+        let serving = at(resolution);
+        let turns: u64 = serving.iter().map(|one| u64::from(one.weight)).sum();
+        if resolution == 1 || turns <= u64::from(FINE_TURNS) {
+            return serving;
+        }
+        resolution /= 2;
+    }
+}

@@ -1,0 +1,54 @@
+//! The fewest open sessions for its weight, exact across workers.
+
+use super::algorithm::{Candidates, Serving};
+use super::backend::{Backend, Lease};
+use super::round_robin::RoundRobin;
+
+/// How often a pick looks again because another worker was faster. Each time, that one has got on.
+const LOOKS: usize = 64;
+
+/// Those who may serve, and whose turn it is among equals.
+#[derive(Debug)]
+pub(super) struct LeastConnections {
+    serving: Box<[Serving]>,
+    /// Where to begin to look: with nothing to tell them apart, each is first as often as its weight says.
+    turns: RoundRobin,
+}
+
+impl LeastConnections {
+    pub(super) fn new(serving: Vec<Serving>) -> Self {
+        let places: Vec<Serving> =
+            serving.iter().zip(0..).map(|(one, index)| Serving { index, weight: one.weight }).collect();
+        Self { turns: RoundRobin::new(&places), serving: serving.into() }
+    }
+
+    pub(super) fn choose(&self, candidates: &Candidates<'_>) -> Option<Lease<Backend>> {
+        let start = self.turns.next(candidates.cursor)? as usize;
+        for _ in 0..LOOKS {
+            let (index, taken) = self.least(candidates, start)?;
+            // Only if it is still the number that was compared: otherwise another worker has changed what is least.
+            if let Some(lease) = Lease::take_after(&candidates.backends[index as usize], taken) {
+                return Some(lease);
+            }
+        }
+        self.least(candidates, start).and_then(|(index, _)| candidates.take(index))
+    }
+
+    /// The least loaded one that is neither tried nor full, and how many sessions it has.
+    fn least(&self, candidates: &Candidates<'_>, start: usize) -> Option<(u32, u32)> {
+        let (before, after) = self.serving.split_at(start);
+        let mut least: Option<(Serving, u32)> = None;
+        for &one in after.iter().chain(before) {
+            let places = &candidates.backends[one.index as usize].places;
+            let taken = places.taken();
+            // taken / weight, compared without division.
+            let less = least.is_none_or(|(best, its)| {
+                u64::from(taken) * u64::from(best.weight) < u64::from(its) * u64::from(one.weight)
+            });
+            if less && !places.are_full(taken) && !candidates.is_tried(one.index) {
+                least = Some((one, taken));
+            }
+        }
+        least.map(|(one, taken)| (one.index, taken))
+    }
+}

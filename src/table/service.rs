@@ -1,0 +1,146 @@
+//! One service as a table has it, and the whole of a pick.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::algorithm::{Algorithm, Candidates, Chooser};
+use super::backend::{Backend, Lease};
+use super::{ServiceState, Settings};
+
+/// A primary, and how much of it may be used now.
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// Who it is.
+    pub backend: Arc<Backend>,
+    /// Its weight in the configuration, 1 to 256.
+    pub weight: u16,
+    /// How much of its weight it may carry now, in 256ths: 0 when it may not serve, [`Member::WHOLE`] when it is whole, in
+    /// between while it starts slowly.
+    pub share: u16,
+}
+
+impl Member {
+    /// The share of a backend that carries its whole weight.
+    pub const WHOLE: u16 = 256;
+}
+
+/// A backup, and whether it may serve now.
+#[derive(Debug, Clone)]
+pub struct Standby {
+    /// Who it is.
+    pub backend: Arc<Backend>,
+    /// It is up.
+    pub may_serve: bool,
+}
+
+/// What a service is made of: its backends as they are now, and how to choose among them.
+#[derive(Debug, Clone)]
+pub struct Roster {
+    /// How to choose among the members.
+    pub algorithm: Algorithm,
+    /// All primaries in the order of the configuration, whatever their state.
+    pub members: Vec<Member>,
+    /// All backups in the order of the configuration, whatever their state.
+    pub backups: Vec<Standby>,
+    /// Some backend or backup has not been probed yet.
+    pub starting: bool,
+    /// When nobody may serve and none is left unprobed, the algorithm chooses among all members as if they were up.
+    pub try_all: bool,
+}
+
+/// One service as this table has it.
+#[derive(Debug)]
+pub struct Service {
+    /// What lives longer than this table.
+    pub state: Arc<ServiceState>,
+    /// The backends in the order of the configuration, whatever their state.
+    pub backends: Box<[Arc<Backend>]>,
+    /// Weights of `backends` in the configuration, by the same index.
+    pub weights: Box<[u16]>,
+    /// How much of them the backends may carry now, in 256ths, by the same index. All whole where `trying_all`.
+    pub shares: Box<[u16]>,
+    /// The backups in the order of the configuration, whatever their state.
+    pub backups: Box<[Arc<Backend>]>,
+    /// How it chooses.
+    pub algorithm: Algorithm,
+    /// Nobody may serve, and so all backends are tried as if they were up.
+    pub trying_all: bool,
+    /// Deadlines and attempts of sessions that begin under this table.
+    pub settings: Settings,
+    chooser: Chooser,
+    /// Whether the backups may serve, by their index.
+    standing_by: Box<[bool]>,
+    starting: bool,
+}
+
+/// Why no backend could be picked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unpicked {
+    /// None may serve, and some have not been probed yet.
+    Starting,
+    /// None may serve.
+    Down,
+    /// All that may serve and have not been tried carry their `max_connections`.
+    Full,
+    /// All that may serve have been tried for this client.
+    Exhausted,
+}
+
+impl Service {
+    /// A service as of now; a change of any backend's state is a new one. Building computes what picks then only look up: up to
+    /// some milliseconds for thousands of backends.
+    pub fn new(state: Arc<ServiceState>, roster: Roster, settings: Settings) -> Self {
+        let Roster { algorithm, mut members, backups, starting, try_all } = roster;
+        let anyone = members.iter().any(|member| member.share > 0) || backups.iter().any(|backup| backup.may_serve);
+        // Before every first probe has ended, nobody knows yet that all are down.
+        let trying_all = try_all && !anyone && !starting;
+        if trying_all {
+            members.iter_mut().for_each(|member| member.share = Member::WHOLE);
+        }
+        Self {
+            state,
+            chooser: Chooser::new(algorithm, &members),
+            weights: members.iter().map(|member| member.weight).collect(),
+            shares: members.iter().map(|member| member.share).collect(),
+            backends: members.into_iter().map(|member| member.backend).collect(),
+            standing_by: backups.iter().map(|backup| backup.may_serve).collect(),
+            backups: backups.into_iter().map(|backup| backup.backend).collect(),
+            algorithm,
+            trying_all,
+            settings,
+            starting,
+        }
+    }
+
+    /// Whether a pick depends on the client's address.
+    pub fn needs_client(&self) -> bool {
+        self.algorithm == Algorithm::SourceHash
+    }
+
+    /// A place in the backend that this client goes to: in a primary by the algorithm, passing over those in `tried` and those
+    /// that are full; in a backup, in their order, only when no primary can be had. Lock-free.
+    #[inline]
+    pub fn pick(&self, tried: &[Arc<Backend>], client: Option<IpAddr>) -> Result<Lease<Backend>, Unpicked> {
+        let candidates = Candidates { backends: &self.backends, tried, cursor: &self.state.cursor };
+        match self.chooser.choose(&candidates, client) {
+            Some(lease) => Ok(lease),
+            None => self.pick_backup(tried),
+        }
+    }
+
+    fn pick_backup(&self, tried: &[Arc<Backend>]) -> Result<Lease<Backend>, Unpicked> {
+        let is_tried = |backend: &Arc<Backend>| tried.iter().any(|t| Arc::ptr_eq(t, backend));
+        let ready = || self.backups.iter().zip(&self.standing_by).filter(|(_, may)| **may).map(|(backup, _)| backup);
+        if let Some(lease) = ready().filter(|backup| !is_tried(backup)).find_map(Lease::take) {
+            return Ok(lease);
+        }
+        let serving = self.backends.iter().zip(&self.shares).filter(|(_, share)| **share > 0).map(|(one, _)| one);
+        let mut all = serving.chain(ready());
+        Err(match all.next() {
+            None if self.starting => Unpicked::Starting,
+            None => Unpicked::Down,
+            Some(first) if !is_tried(first) || !all.all(is_tried) => Unpicked::Full,
+            Some(_) => Unpicked::Exhausted,
+        })
+    }
+}

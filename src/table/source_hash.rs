@@ -1,0 +1,53 @@
+//! The same client to the same backend, by its address.
+
+use std::net::IpAddr;
+use std::sync::atomic::Ordering;
+
+use super::algorithm::Candidates;
+use super::backend::{Backend, Lease};
+use super::maglev;
+use super::mixing::{below, of_address, splitmix64};
+use super::service::Member;
+
+/// How many entries a client is sent to before everyone is looked at.
+const ATTEMPTS: u64 = 16;
+
+/// A Maglev table over all primaries, whatever their state: one that is away keeps its entries, and each of its clients finds
+/// another by hashing again. So nobody else moves, and they return when it does.
+#[derive(Debug)]
+pub(super) struct SourceHash {
+    entries: Box<[u16]>,
+    /// How much of its weight each may carry, by its place in the file.
+    shares: Box<[u16]>,
+    /// Those who may serve.
+    serving: Box<[u32]>,
+}
+
+impl SourceHash {
+    pub(super) fn new(members: &[Member]) -> Self {
+        let identity = |member: &Member| format!("{} {}", member.backend.name, member.backend.address);
+        Self {
+            entries: maglev::table(members.iter().map(|member| (identity(member), member.weight))),
+            shares: members.iter().map(|member| member.share).collect(),
+            serving: members.iter().zip(0..).filter(|(member, _)| member.share > 0).map(|(_, index)| index).collect(),
+        }
+    }
+
+    pub(super) fn choose(&self, candidates: &Candidates<'_>, client: Option<IpAddr>) -> Option<Lease<Backend>> {
+        if self.serving.is_empty() {
+            return None;
+        }
+        // A client on a Unix socket has no address: it takes a turn instead.
+        let hash = client.map_or_else(|| splitmix64(candidates.cursor.fetch_add(1, Ordering::Relaxed)), of_address);
+        for attempt in 0..ATTEMPTS {
+            let random = splitmix64(hash.wrapping_add(attempt));
+            let index = self.entries[below(random, maglev::SIZE as u64) as usize];
+            // The low bits have no part in the choice of the entry: a client that a growing share has admitted stays admitted.
+            let admitted = (random & 0xff) < u64::from(self.shares[usize::from(index)]);
+            if admitted && let Some(lease) = candidates.take(u32::from(index)) {
+                return Some(lease);
+            }
+        }
+        candidates.scan(&self.serving, hash)
+    }
+}
