@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use super::{ConfigFile, View};
 use crate::observe::condition::{Condition, State};
 use crate::observe::counters::PerWorker;
-use crate::table::{Algorithm, Backend, Member, Places, Role, Roster, Service, ServiceState, Settings, Table};
+use crate::table::{Algorithm, Backend, Line, Member, Places, Role, Roster, Service, ServiceState, Settings, Table};
 
 /// The number of workers.
 pub(crate) const WORKERS: usize = 2;
@@ -28,6 +28,7 @@ pub(crate) fn view(services: &[&str], backends: &[&str]) -> Arc<View> {
         let state = ServiceState {
             name: (*name).into(),
             places: Places::new(None),
+            line: Line::new(0),
             cursor: AtomicU64::new(0),
             counters: PerWorker::new(WORKERS),
         };
@@ -41,6 +42,7 @@ pub(crate) fn view(services: &[&str], backends: &[&str]) -> Arc<View> {
         let settings = Settings {
             connect_timeout: Duration::from_secs(3),
             connect_attempts: 3,
+            queue: Duration::from_secs(1),
             idle: Duration::from_secs(3600),
             half_closed: Duration::from_secs(60),
             unresponsive: Duration::from_secs(30),
@@ -50,6 +52,7 @@ pub(crate) fn view(services: &[&str], backends: &[&str]) -> Arc<View> {
     Arc::new(View {
         table: Arc::new(ArcSwap::from_pointee(Table {
             generation: 1,
+            edition: 1,
             services: services.iter().map(service).collect(),
         })),
         started: Timestamp::now(),

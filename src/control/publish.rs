@@ -6,11 +6,15 @@ use std::sync::atomic::AtomicU64;
 use crate::config::{self, Config};
 use crate::observe::condition::{Condition, State};
 use crate::observe::counters::PerWorker;
-use crate::table::{Algorithm, Backend, Member, Places, Role, Roster, Service, ServiceState, Settings, Table};
+use crate::table::{Algorithm, Backend, Line, Member, Places, Role, Roster, Service, ServiceState, Settings, Table};
 
 /// The first table of a configuration, for so many workers.
 pub fn table(config: &Config, workers: usize) -> Table {
-    Table { generation: 1, services: config.services.iter().map(|service| Arc::new(build(service, workers))).collect() }
+    Table {
+        generation: 1,
+        edition: 1,
+        services: config.services.iter().map(|service| Arc::new(build(service, workers))).collect(),
+    }
 }
 
 fn build(service: &config::Service, workers: usize) -> Service {
@@ -29,6 +33,7 @@ fn build(service: &config::Service, workers: usize) -> Service {
     let state = ServiceState {
         name: Arc::clone(&service.name),
         places: Places::new(service.max_connections),
+        line: Line::new(service.queue.size),
         cursor: AtomicU64::new(0),
         counters: PerWorker::new(workers),
     };
@@ -42,6 +47,7 @@ fn build(service: &config::Service, workers: usize) -> Service {
     let settings = Settings {
         connect_timeout: service.connect.timeout,
         connect_attempts: service.connect.attempts,
+        queue: service.queue.timeout,
         idle: service.timeouts.idle,
         half_closed: service.timeouts.half_closed,
         unresponsive: service.timeouts.unresponsive,

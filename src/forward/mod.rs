@@ -1,5 +1,6 @@
 //! The fast room: workers that accept clients, connect backends and move bytes.
 
+mod connecting;
 mod deadlines;
 pub mod flow;
 mod listener;

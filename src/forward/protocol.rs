@@ -79,6 +79,10 @@ pub enum Event {
     ConnectFailed,
     /// There is no backend to connect to.
     Unserved(Refused),
+    /// There is none now, but there may be soon: wait for [`Event::Retry`], at most so long in all.
+    Queued(Millis),
+    /// There may be a backend now.
+    Retry,
     /// A receive brought bytes into a buffer.
     Received {
         /// Where the bytes flow.
@@ -144,7 +148,7 @@ pub enum Event {
 pub enum Operation {
     /// Nothing until the next event.
     Wait,
-    /// Pick a backend and connect. Completes as `Connected`, `ConnectFailed`, or at once as `Unserved`.
+    /// Pick a backend and connect. Completes as `Connected`, `ConnectFailed`, or at once as `Unserved`, `Queued`.
     Connect,
     /// Receive into a buffer. Completes as `Received`, `End`, `Broken`, `NoBuffer`.
     Receive {

@@ -7,10 +7,11 @@ use arc_swap::{ArcSwap, Cache};
 
 use super::pipes::Pipes;
 use super::session::{Millis, NEVER};
-use crate::link::{Report, Reports};
+use super::worker::Share;
+use crate::link::{Bell, Report, Reports};
 use crate::observe::counters::{PerWorker, WorkerCounters};
 use crate::sys::ring::Ring;
-use crate::table::Table;
+use crate::table::{Line, Table};
 
 /// A kind of report that a client can cause; each is told at most once a second.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +29,12 @@ pub(super) struct Resources {
     pub(super) table: Cache<Arc<ArcSwap<Table>>, Arc<Table>>,
     pub(super) counters: Arc<PerWorker<WorkerCounters>>,
     reports: Reports,
+    /// Every worker's bell, by its number.
+    bells: Arc<[Bell]>,
+    /// Sessions that wait until their service's first probes have ended: slot and generation.
+    pub(super) unprobed: Vec<(u32, u32)>,
+    /// A client of this worker that waits for a place may have one now.
+    pub(super) called: bool,
     /// Each new session is reported.
     pub(super) narrate: bool,
     /// When a report of each [`Cause`] may be told again.
@@ -40,23 +47,18 @@ pub(super) struct Resources {
 }
 
 impl Resources {
-    pub(super) fn new(
-        worker: usize,
-        ring: Ring,
-        pipes: Pipes,
-        table: &Arc<ArcSwap<Table>>,
-        counters: Arc<PerWorker<WorkerCounters>>,
-        reports: Reports,
-        narrate: bool,
-    ) -> Self {
+    pub(super) fn new(share: &Share, ring: Ring, pipes: Pipes) -> Self {
         Self {
-            worker,
+            worker: share.worker,
             ring,
             pipes,
-            table: Cache::new(Arc::clone(table)),
-            counters,
-            reports,
-            narrate,
+            table: Cache::new(Arc::clone(&share.table)),
+            counters: Arc::clone(&share.counters),
+            reports: share.reports.clone(),
+            bells: Arc::clone(&share.bells),
+            unprobed: Vec::new(),
+            called: false,
+            narrate: share.narrate,
             quiet_until: [0; 3],
             started: Instant::now(),
             now: 0,
@@ -73,6 +75,15 @@ impl Resources {
     /// How long to wait until `due`.
     pub(super) fn until(&self, due: Millis) -> Option<Duration> {
         (due != NEVER).then(|| Duration::from_micros(due.saturating_mul(1000).saturating_sub(self.micros)))
+    }
+
+    /// Tells who stands in front of a line, if anybody does, that a place may be free.
+    pub(super) fn call(&mut self, line: &Line) {
+        match line.front() {
+            Some(front) if front.worker == self.worker => self.called = true,
+            Some(front) => self.bells.get(front.worker).into_iter().for_each(Bell::ring),
+            None => {}
+        }
     }
 
     /// Tells the control plane. A full queue drops it: the worker never waits.

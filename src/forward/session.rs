@@ -35,6 +35,8 @@ const CLOSING_GRACE: Millis = 1000;
 enum Phase {
     /// A backend is being connected. `cancelled`: the attempt has run out of time.
     Connecting { since: Millis, attempt: u8, cancelled: bool },
+    /// No backend has a place, or none is known to serve yet.
+    Waiting { attempt: u8 },
     /// Bytes flow.
     Open,
     /// One side is broken: what it sent is still delivered, then the other side is reset.
@@ -54,6 +56,8 @@ pub struct Session {
     active: Millis,
     /// When to arm a watch on each side that nobody reads from.
     watch: Millis,
+    /// Until when it may wait for a place, once it does.
+    patience: Millis,
     /// Who finished sending first.
     finished: Option<Side>,
     /// The source of each direction held nothing more when it was last read.
@@ -89,6 +93,7 @@ impl Session {
             limits,
             active: now,
             watch: now.saturating_add(WATCH_AFTER),
+            patience: NEVER,
             finished: None,
             // A client usually speaks first: its bytes wait already when the backend is connected.
             empty: [false, true],
@@ -104,6 +109,7 @@ impl Session {
         match self.phase {
             Phase::Connecting { cancelled: true, .. } => self.watch,
             Phase::Connecting { since, .. } => since.saturating_add(self.limits.connect).min(self.watch),
+            Phase::Waiting { .. } => self.patience.min(self.watch),
             Phase::Open => self.silent_until().min(self.peers[0].look()).min(self.peers[1].look()).min(self.watch),
             Phase::PassingOn { broken, progress, look, .. } => self.give_up(broken, progress).min(look),
             Phase::Closing { since, .. } => since.saturating_add(CLOSING_GRACE),
@@ -203,13 +209,27 @@ impl Session {
             }
             Event::ConnectFailed => self.connect_failed(now),
             Event::Unserved(reason) => self.close(Outcome::Refused(reason), now),
+            Event::Queued(limit) => {
+                if let Phase::Connecting { attempt, .. } = self.phase {
+                    self.phase = Phase::Waiting { attempt };
+                    if self.patience == NEVER {
+                        self.patience = now.saturating_add(limit);
+                    }
+                }
+            }
+            Event::Retry => {
+                if let Phase::Waiting { attempt } = self.phase {
+                    self.phase = Phase::Connecting { since: now, attempt, cancelled: false };
+                    self.note(todo::CONNECT, Side::Client);
+                }
+            }
             Event::End(direction) => self.ended(direction, now),
             Event::Broken { side, during } => self.broken(side, Some(during), now),
             Event::Watched(side) => self.broken(side, None, now),
             Event::Backlog(side, bytes) => self.backlog(side, bytes, now),
             Event::Inspected(side, signs) => self.inspected(side, signs, now),
             Event::Deadline => self.deadline(now),
-            Event::Stop(_) if matches!(self.phase, Phase::Connecting { .. }) => {
+            Event::Stop(_) if matches!(self.phase, Phase::Connecting { .. } | Phase::Waiting { .. }) => {
                 self.close(Outcome::Refused(Refused::Stopping), now);
             }
             Event::Stop(reason) => self.close(Outcome::Closed(reason), now),
@@ -289,7 +309,7 @@ impl Session {
     fn broken(&mut self, side: Side, during: Option<Direction>, now: Millis) {
         let (from, towards) = (Direction::from(side), Direction::from(side.other()));
         match self.phase {
-            Phase::Connecting { .. } => self.close(Outcome::Closed(reset_by(side)), now),
+            Phase::Connecting { .. } | Phase::Waiting { .. } => self.close(Outcome::Closed(reset_by(side)), now),
             Phase::Open => {
                 self.flow(towards).cut();
                 self.phase =
@@ -372,13 +392,14 @@ impl Session {
                 self.phase = Phase::PassingOn { broken, progress, backlog, look: NEVER, step };
                 self.note(todo::MEASURE, broken.other());
             }
-            Phase::Connecting { .. } | Phase::PassingOn { .. } | Phase::Closing { .. } => {}
+            Phase::Waiting { .. } if now >= self.patience => self.close(Outcome::Refused(Refused::QueueTimeout), now),
+            Phase::Connecting { .. } | Phase::Waiting { .. } | Phase::PassingOn { .. } | Phase::Closing { .. } => {}
         }
     }
 
     /// Ends the session with a reset of both sides: whatever cuts a session short must not look like a clean end.
     fn close(&mut self, outcome: Outcome, now: Millis) {
-        let connecting = matches!(self.phase, Phase::Connecting { .. });
+        let connecting = matches!(self.phase, Phase::Connecting { .. } | Phase::Waiting { .. });
         self.todo = 0;
         self.decided(outcome, now);
         self.note(todo::RESET, Side::Client);
@@ -424,7 +445,7 @@ impl Session {
     fn watch_blind(&mut self) {
         self.watch = NEVER;
         match self.phase {
-            Phase::Connecting { .. } => self.watch(Side::Client),
+            Phase::Connecting { .. } | Phase::Waiting { .. } => self.watch(Side::Client),
             _ => {
                 for direction in Direction::BOTH {
                     if self.flow(direction).blind() {
@@ -472,7 +493,7 @@ impl Session {
     #[inline]
     fn landed(&mut self, event: Event) {
         let what = match event {
-            Event::Connected | Event::ConnectFailed | Event::Unserved(_) => InFlight::Connect,
+            Event::Connected | Event::ConnectFailed | Event::Unserved(_) | Event::Queued(_) => InFlight::Connect,
             Event::Received { direction, .. }
             | Event::NoBuffer(direction)
             | Event::End(direction)

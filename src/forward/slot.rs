@@ -14,7 +14,7 @@ use crate::sys::buffers::{BUFFER_SIZE, Buffer};
 use crate::sys::pipe::Pipe;
 use crate::sys::ring::{Completion, Parking, Readiness};
 use crate::sys::{Errno, socket};
-use crate::table::{Backend, Lease, Places, ServiceState, Unpicked};
+use crate::table::{Backend, Lease, Places, ServiceState};
 
 /// What one direction holds. An idle one holds nothing.
 #[derive(Debug)]
@@ -38,21 +38,23 @@ pub(super) struct Slot {
     pub(super) session: Session,
     pub(super) number: u32,
     pub(super) generation: u32,
-    client: OwnedFd,
-    backend_socket: Option<OwnedFd>,
+    pub(super) client: OwnedFd,
+    pub(super) backend_socket: Option<OwnedFd>,
     held: [Held; 2],
     /// What is in flight for each direction.
     flying: [What; 2],
     /// Index in the table.
-    service_index: usize,
-    service: Lease<ServiceState>,
-    backend: Option<Lease<Backend>>,
+    pub(super) service_index: usize,
+    pub(super) service: Lease<ServiceState>,
+    pub(super) backend: Option<Lease<Backend>>,
     /// Backends that have failed this client.
-    tried: Vec<Arc<Backend>>,
+    pub(super) tried: Vec<Arc<Backend>>,
+    /// It waits for a place in a backend.
+    pub(super) in_line: bool,
     /// The last failure was this machine's own.
-    local_fault: bool,
+    pub(super) local_fault: bool,
     begun: u64,
-    connecting_since: u64,
+    pub(super) connecting_since: u64,
     _process: Lease<Places>,
 }
 
@@ -78,6 +80,7 @@ impl Slot {
             service: accepted.service,
             backend: None,
             tried: Vec::new(),
+            in_line: false,
             local_fault: false,
             begun: io.micros,
             connecting_since: io.micros,
@@ -172,6 +175,7 @@ impl Slot {
     /// The session is over: counts it and gives back all that it held.
     pub(super) fn retire(mut self, outcome: Outcome, io: &mut Resources) {
         Direction::BOTH.into_iter().for_each(|direction| self.let_go(direction, io));
+        self.step_out(io);
         let counters = self.service.counters.of(io.worker);
         match outcome {
             Outcome::Closed(reason) => {
@@ -186,10 +190,8 @@ impl Slot {
                 io.report_rarely(Cause::Refused, || Report::Refused { service: Arc::clone(service), reason });
             }
         }
+        self.leave_backend(io);
         io.ring.close(Token::Nobody.pack(), self.client);
-        if let Some(socket) = self.backend_socket {
-            io.ring.close(Token::Nobody.pack(), socket);
-        }
     }
 
     fn socket(&self, side: Side) -> Option<BorrowedFd<'_>> {
@@ -199,7 +201,7 @@ impl Slot {
         }
     }
 
-    fn token(&self, what: What) -> u64 {
+    pub(super) fn token(&self, what: What) -> u64 {
         Token::Session { slot: self.number, generation: self.generation, what }.pack()
     }
 
@@ -316,82 +318,6 @@ impl Slot {
         }
     }
 
-    fn connect(&mut self, io: &mut Resources) -> Option<Event> {
-        let table = io.table.load();
-        let picked = table.services.get(self.service_index).map_or(Err(Unpicked::Exhausted), |service| {
-            let client = service.needs_client().then(|| socket::peer_address(self.client.as_fd())).flatten();
-            service.pick(&self.tried, client.map(|address| address.ip()))
-        });
-        let backend = match picked {
-            Ok(backend) => backend,
-            Err(Unpicked::Starting | Unpicked::Down) => return Some(Event::Unserved(Refused::NoBackend)),
-            Err(Unpicked::Full) => return Some(Event::Unserved(Refused::BackendLimit)),
-            Err(Unpicked::Exhausted) => return Some(Event::Unserved(Refused::ConnectFailed)),
-        };
-        let address = backend.address;
-        let socket = match socket::for_backend(address) {
-            Ok(socket) => socket,
-            Err(error) => {
-                io.report_rarely(Cause::LocalFault, || Report::LocalFault {
-                    doing: "open a socket for a backend",
-                    error,
-                });
-                if is_local(error) {
-                    return Some(Event::Unserved(Refused::Descriptors));
-                }
-                // This kernel has not the backend's kind of address (IPv6 switched off): another backend may have another.
-                self.tried.push(Arc::clone(backend.owner()));
-                return Some(Event::ConnectFailed);
-            }
-        };
-        let token = self.token(What::Connect);
-        io.ring.connect(token, socket.as_fd(), address);
-        self.connecting_since = io.micros;
-        self.backend = Some(backend);
-        self.backend_socket = Some(socket);
-        None
-    }
-
-    fn connected(&mut self, completion: Completion, io: &mut Resources) -> Event {
-        let Some(backend) = &self.backend else { return Event::ConnectFailed };
-        let counters = backend.counters.of(io.worker);
-        match completion.result() {
-            Ok(_) => {
-                counters.sessions.add(1);
-                counters.connect_time.record(io.micros - self.connecting_since);
-                if io.narrate {
-                    io.report(Report::Opened {
-                        client: socket::peer_address(self.client.as_fd()),
-                        service: Arc::clone(&self.service.name),
-                        backend: Arc::clone(&backend.name),
-                    });
-                }
-                self.tried = Vec::new();
-                return Event::Connected;
-            }
-            Err(error) => {
-                self.local_fault = is_local(error);
-                if self.local_fault {
-                    io.report_rarely(Cause::LocalFault, || Report::LocalFault { doing: "connect to a backend", error });
-                } else if error != Errno::CANCELED || self.session.connect_timed_out() {
-                    counters.connect_failures.add(1);
-                    io.report_rarely(Cause::ConnectFailed, || Report::ConnectFailed {
-                        service: Arc::clone(&self.service.name),
-                        backend: Arc::clone(&backend.name),
-                        address: backend.address,
-                        error,
-                    });
-                }
-            }
-        }
-        self.tried.push(Arc::clone(backend.owner()));
-        self.backend = None;
-        if let Some(socket) = self.backend_socket.take() {
-            io.ring.close(Token::Nobody.pack(), socket);
-        }
-        Event::ConnectFailed
-    }
-
     #[inline]
     fn count(&self, direction: Direction, bytes: usize, io: &Resources) {
         if let Some(backend) = &self.backend {
@@ -407,18 +333,4 @@ impl Slot {
 /// An error that says "not now": nothing is wrong with the connection.
 fn passes(error: Errno) -> bool {
     matches!(error, Errno::AGAIN | Errno::INTR | Errno::CANCELED | Errno::NOBUFS | Errno::NOMEM)
-}
-
-/// A connect that failed for want of something on this machine. `EADDRNOTAVAIL`: no local port left; connect(2), ip(7).
-fn is_local(error: Errno) -> bool {
-    matches!(
-        error,
-        Errno::ADDRNOTAVAIL
-            | Errno::ADDRINUSE
-            | Errno::AGAIN
-            | Errno::NOBUFS
-            | Errno::NOMEM
-            | Errno::MFILE
-            | Errno::NFILE
-    )
 }

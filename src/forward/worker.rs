@@ -18,7 +18,7 @@ use super::resources::{Cause, Resources};
 use super::session::{Event, Limits, Operation};
 use super::slot::{Accepted, Slot};
 use super::token::{SLOTS, Token};
-use crate::link::{Command, Mailbox, Report, Reports};
+use crate::link::{Bell, Command, Mailbox, Report, Reports};
 use crate::observe::counters::{Closed, PerWorker, Refused, WorkerCounters};
 use crate::sys::features::Features;
 use crate::sys::ring::{self, Completion, Readiness, Ring};
@@ -44,6 +44,8 @@ pub struct Share {
     pub mailbox: Mailbox,
     /// Where to report to.
     pub reports: Reports,
+    /// Every worker's bell, by its number.
+    pub bells: Arc<[Bell]>,
     /// Report each new session.
     pub narrate: bool,
 }
@@ -73,6 +75,8 @@ pub struct Worker {
     /// Directions that wait for a buffer, oldest first; entries of sessions that have ended are passed over.
     starved: VecDeque<(u32, u32, Direction)>,
     generation: u32,
+    /// The edition of the table whose changes the waiting sessions have seen.
+    table: u64,
     stopping: bool,
 }
 
@@ -86,13 +90,14 @@ impl Worker {
         let pipes = Pipes::new((PIPES / share.workers).max(1), share.features.big_pipes);
         Ok(Self {
             sessions: Slab::new(),
-            io: Resources::new(share.worker, ring, pipes, &share.table, share.counters, share.reports, share.narrate),
+            io: Resources::new(&share, ring, pipes),
             deadlines: Deadlines::default(),
             listeners: Listeners::default(),
             mailbox: share.mailbox,
             process: share.process,
             starved: VecDeque::new(),
             generation: 0,
+            table: 0,
             stopping: false,
         })
     }
@@ -106,8 +111,8 @@ impl Worker {
         self.io.ring.poll(Token::Wake.pack(), self.mailbox.wake(), Readiness::Readable);
         while !(self.stopping && self.sessions.is_empty() && self.listeners.is_empty()) {
             let due = self.deadlines.next().unwrap_or(u64::MAX).min(self.io.pipes.due()).min(self.listeners.due());
-            // Some still wait for a buffer, and there are some: they are not to wait for a chance event, too.
-            let hungry = !self.starved.is_empty() && self.io.ring.buffers.free() > 0;
+            // Some still wait for a buffer or a place, and there are some: they are not to wait for a chance event, too.
+            let hungry = self.io.called || !self.starved.is_empty() && self.io.ring.buffers.free() > 0;
             let timeout = if hungry { Some(Duration::ZERO) } else { self.io.until(due) };
             self.io.ring.wait(timeout, &mut completions).map_err(Fault::Wait)?;
             self.io.read_clock();
@@ -117,6 +122,9 @@ impl Worker {
             }
             self.feed_starved();
             self.keep_deadlines();
+            if self.io.called {
+                self.serve_lines();
+            }
         }
         Ok(())
     }
@@ -193,8 +201,42 @@ impl Worker {
         }
     }
 
+    /// Lets those look for a place who stand in front of their lines.
+    fn serve_lines(&mut self) {
+        self.io.called = false;
+        let table = Arc::clone(self.io.table.load());
+        for service in &table.services {
+            let line = &service.state.line;
+            while let Some(front) = line.front() {
+                if front.worker != self.io.worker {
+                    self.io.call(line);
+                    break;
+                }
+                self.drive(front.slot, Event::Retry);
+                if line.front() == Some(front) {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Where the table has changed: lets those look again who wait for the first probes, and for a place.
+    fn see_changes(&mut self) {
+        let table = self.io.table.load().edition;
+        if std::mem::replace(&mut self.table, table) == table {
+            return;
+        }
+        for (number, generation) in std::mem::take(&mut self.io.unprobed) {
+            if self.sessions.get(number as usize).is_some_and(|slot| slot.generation == generation) {
+                self.drive(number, Event::Retry);
+            }
+        }
+    }
+
     fn obey(&mut self) {
         self.mailbox.hear();
+        self.io.called = true;
+        self.see_changes();
         while let Some(command) = self.mailbox.next() {
             match command {
                 Command::Adopt(listeners) => {

@@ -59,6 +59,17 @@ pub enum Report {
         /// What the kernel said; `ECANCELED` stands for the connect timeout.
         error: Errno,
     },
+    /// Connects of real traffic have failed so often in a row that the control plane wanted to hear of it.
+    Failing {
+        /// The service's name.
+        service: Arc<str>,
+        /// The backend's name.
+        backend: Arc<str>,
+        /// How many in a row.
+        failures: u32,
+        /// What the kernel said last; `ECANCELED` stands for the connect timeout.
+        error: Errno,
+    },
     /// This machine lacked something: a descriptor, a port, memory. Nobody else is to blame.
     LocalFault {
         /// What was tried.
@@ -98,9 +109,25 @@ impl Commander {
     /// Tells the worker, and wakes it.
     pub fn tell(&self, command: Command) -> Result<(), Deaf> {
         self.commands.try_send(command).map_err(|_| Deaf)?;
-        // The counter cannot overflow with so few commands, and a worker that is gone needs no wake-up.
-        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+        self.bell().ring();
         Ok(())
+    }
+
+    /// The worker's bell.
+    pub fn bell(&self) -> Bell {
+        Bell(Arc::clone(&self.wake))
+    }
+}
+
+/// Wakes one worker, so that it looks at its commands, at the table, and at the clients that wait.
+#[derive(Debug, Clone)]
+pub struct Bell(Arc<OwnedFd>);
+
+impl Bell {
+    /// Wakes it.
+    pub fn ring(&self) {
+        // The counter cannot overflow (2^64 - 2), and a worker that is gone needs no wake-up.
+        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
     }
 }
 

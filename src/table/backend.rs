@@ -47,7 +47,9 @@ pub struct Backend {
     /// What the prober counts of it.
     pub probes: ProbeCounters,
     /// Connects of real traffic failed in a row by its fault. Any worker adds; a success clears it.
-    pub failing: AtomicU32,
+    failing: AtomicU32,
+    /// After so many the control plane wants to hear of it; 0: never.
+    alarm: AtomicU32,
 }
 
 impl Backend {
@@ -69,7 +71,29 @@ impl Backend {
             condition: ArcSwap::from_pointee(condition),
             probes: ProbeCounters::default(),
             failing: AtomicU32::new(0),
+            alarm: AtomicU32::new(0),
         }
+    }
+
+    /// A connect of real traffic has succeeded.
+    #[inline]
+    pub fn succeeded(&self) {
+        if self.failing.load(Ordering::Relaxed) != 0 {
+            self.failing.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// A connect of real traffic has failed by its fault. Answers how many have in a row, when the control plane wants to hear of it.
+    pub fn failed(&self) -> Option<u32> {
+        let failing = self.failing.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        let alarm = self.alarm.load(Ordering::Relaxed);
+        // Again and again, because a report may be dropped.
+        (alarm != 0 && failing.is_multiple_of(alarm)).then_some(failing)
+    }
+
+    /// After how many failures in a row [`Backend::failed`] answers; `None`: never.
+    pub fn set_alarm(&self, failures: Option<NonZeroU32>) {
+        self.alarm.store(failures.map_or(0, NonZeroU32::get), Ordering::Relaxed);
     }
 }
 

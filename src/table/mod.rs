@@ -4,6 +4,7 @@ mod algorithm;
 mod backend;
 mod first;
 mod least_connections;
+mod line;
 mod maglev;
 mod mixing;
 mod random_two;
@@ -18,6 +19,7 @@ use arc_swap::ArcSwap;
 
 pub use self::algorithm::Algorithm;
 pub use self::backend::{Backend, HasPlaces, Lease, Places, Role};
+pub use self::line::{Line, Ticket};
 pub use self::service::{Member, Roster, Service, Standby, Unpicked};
 use crate::observe::counters::{PerWorker, ServiceCounters};
 
@@ -27,8 +29,10 @@ pub type Published = Arc<ArcSwap<Table>>;
 /// Everything that a worker needs to serve a client.
 #[derive(Debug)]
 pub struct Table {
-    /// Counts the tables published so far, this one included.
+    /// Counts the configurations applied so far, the one that this table is made of included.
     pub generation: u64,
+    /// Counts the tables published so far, this one included: it grows with each change of a backend's state, too.
+    pub edition: u64,
     /// The services in the order of the configuration.
     pub services: Box<[Arc<Service>]>,
 }
@@ -40,6 +44,8 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// Different backends tried for one client, 1 to 8.
     pub connect_attempts: u8,
+    /// How long a client may wait for a place.
+    pub queue: Duration,
     /// No byte either way for this long ends a session.
     pub idle: Duration,
     /// No byte for this long after one side has finished ends a session.
@@ -55,6 +61,8 @@ pub struct ServiceState {
     pub name: Arc<str>,
     /// Sessions open now, and how many there may be.
     pub places: Places,
+    /// Who waits for a place in a backend.
+    pub line: Line,
     /// The cursor that all workers advance.
     pub cursor: std::sync::atomic::AtomicU64,
     /// What each worker counts of it.

@@ -45,6 +45,8 @@ counts! {
     retried,
     connects_given_up,
     connected_late,
+    queued,
+    retries,
     parked,
     discarded,
     no_buffer,

@@ -1,7 +1,7 @@
 //! What the session was told and what it asked for, and the rules that each step is held against.
 
 use balancer::forward::flow::{Direction, Turn};
-use balancer::forward::session::{Event, InFlight, Millis, Operation, Side};
+use balancer::forward::session::{Event, InFlight, Millis, NEVER, Operation, Side};
 use balancer::observe::counters::{Closed, Refused};
 use balancer::sys::socket::SignsOfLife;
 
@@ -21,6 +21,11 @@ pub(crate) struct Record {
     pub(crate) connecting: Millis,
     pub(crate) connect_cancelled: bool,
     pub(crate) connected: bool,
+    /// It waits for a backend, and until when it may.
+    pub(crate) waiting: bool,
+    pub(crate) patience: Option<Millis>,
+    /// When it last began to wait.
+    pub(crate) queued: Millis,
     pub(crate) unserved: Option<Refused>,
     pub(crate) stopped: Option<Closed>,
     /// When a byte last moved.
@@ -61,6 +66,17 @@ impl World {
                 self.coverage.connected_late += u64::from(self.record.connect_cancelled);
             }
             Event::Unserved(reason) => self.record.unserved = Some(reason),
+            Event::Queued(limit) => {
+                // It was no attempt.
+                self.record.connects -= 1;
+                self.record.waiting = true;
+                self.record.queued = now;
+                if limit != NEVER {
+                    self.record.patience.get_or_insert(now + limit);
+                }
+                self.coverage.queued += 1;
+            }
+            Event::Retry => self.coverage.retries += u64::from(std::mem::take(&mut self.record.waiting)),
             Event::Stop(reason) => self.record.stopped = Some(reason),
             Event::Inspected(_, Some(SignsOfLife { since_sent: Some(ago), .. })) => {
                 let sent = now.saturating_sub(ago.as_millis() as Millis);
@@ -145,6 +161,7 @@ impl World {
         match operation {
             Operation::Connect => {
                 assert!(!record.connected && !decided, "a second connection");
+                assert!(!record.waiting, "connects while it waits");
                 assert!(record.connects < self.limits.attempts, "more attempts than allowed");
                 self.coverage.retried += u64::from(record.connects > 0);
                 self.record.connects += 1;
@@ -229,6 +246,10 @@ impl World {
         let (record, due) = (&self.record, self.session.due());
         if record.decided.is_some() {
             assert!(due <= self.now + 1000, "nothing will end the wait for operations in flight");
+        } else if record.waiting {
+            assert!(record.patience.is_none_or(|until| due <= until.max(record.queued)), "it will wait for too long");
+            let soon = due <= self.now + WATCH_AFTER;
+            assert!(self.sees_reset(Side::Client) || soon, "a reset of a waiting client would go unseen");
         } else if !record.connected {
             assert!(self.kernel.flight(InFlight::Connect).is_some(), "connects to nobody");
             assert!(record.connect_cancelled || due <= record.connecting + self.limits.connect);

@@ -43,8 +43,14 @@ impl World {
             Outcome::Refused(reason) => {
                 let exhausted = reason == Refused::ConnectFailed && self.record.connects == self.limits.attempts;
                 assert!(!self.record.connected, "refused although it was connected");
+                let tired = reason == Refused::QueueTimeout
+                    && self.record.waiting
+                    && self
+                        .record
+                        .patience
+                        .is_some_and(|until| (until..=until.max(self.record.queued) + LATE).contains(&decided));
                 let stopped = reason == Refused::Stopping && self.record.stopped.is_some();
-                assert!(self.record.unserved == Some(reason) || exhausted || stopped, "refused for no reason");
+                assert!(self.record.unserved == Some(reason) || exhausted || stopped || tired, "refused for no reason");
             }
         }
         if !matches!(outcome, Outcome::Closed(Closed::Client | Closed::Backend)) {

@@ -1,7 +1,7 @@
 //! The model worker: carries out operations as their documentation says.
 
 use balancer::forward::flow::{Direction, Turn};
-use balancer::forward::session::{Event, InFlight, Operation};
+use balancer::forward::session::{Event, InFlight, NEVER, Operation};
 use balancer::observe::counters::Refused;
 
 use crate::connection::Got;
@@ -73,8 +73,15 @@ impl World {
                 let reason = Refused::ALL[self.random.usize(0..Refused::ALL.len())];
                 return Some(Event::Unserved(reason));
             }
-            1..4 => Fate::Fails,
-            4..7 => Fate::Hangs,
+            1 => {
+                // A place comes free, or a state changes, some time; in between it may be looked for in vain.
+                let after = self.random.u64(0..1000);
+                self.plan(after, Happening::Retry);
+                let limit = if self.one_in(4) { NEVER } else { self.random.u64(0..600) };
+                return Some(Event::Queued(limit));
+            }
+            2..5 => Fate::Fails,
+            5..8 => Fate::Hangs,
             _ => Fate::Succeeds,
         };
         self.kernel.start(InFlight::Connect, Kind::Connect(fate));

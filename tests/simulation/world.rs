@@ -38,6 +38,8 @@ pub(crate) enum Happening {
     Reap,
     BufferFree(Direction),
     Stop(Closed),
+    /// There may be a backend now.
+    Retry,
     /// Somebody may go on.
     Wake,
 }
@@ -226,6 +228,7 @@ impl World {
                 self.tell(Event::BufferFree(direction));
             }
             Happening::Stop(reason) => self.tell(Event::Stop(reason)),
+            Happening::Retry => self.tell(Event::Retry),
             Happening::Wake => {
                 if self.deadline != NEVER && self.one_in(4) {
                     // The worker looks too early: its deadlines only ever move forward.

@@ -1,0 +1,181 @@
+//! Finding a backend for a session: the pick, the wait for a place, the connect and what came of it.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::resources::{Cause, Resources};
+use super::session::{Event, Millis, NEVER};
+use super::slot::Slot;
+use super::token::{Token, What};
+use crate::link::Report;
+use crate::observe::counters::Refused;
+use crate::sys::ring::Completion;
+use crate::sys::{Errno, socket};
+use crate::table::{Backend, Lease, Ticket, Unpicked};
+
+impl Slot {
+    /// Picks a backend and connects to it, or says at once why there is none.
+    pub(super) fn connect(&mut self, io: &mut Resources) -> Option<Event> {
+        let backend = match self.choose(io) {
+            Ok(backend) => backend,
+            Err(event) => return Some(event),
+        };
+        let address = backend.address;
+        let socket = match socket::for_backend(address) {
+            Ok(socket) => socket,
+            Err(error) => {
+                io.report_rarely(Cause::LocalFault, || Report::LocalFault {
+                    doing: "open a socket for a backend",
+                    error,
+                });
+                if is_local(error) {
+                    return Some(Event::Unserved(Refused::Descriptors));
+                }
+                // This kernel has not the backend's kind of address (IPv6 switched off): another backend may have another.
+                self.tried.push(Arc::clone(backend.owner()));
+                return Some(Event::ConnectFailed);
+            }
+        };
+        let token = self.token(What::Connect);
+        io.ring.connect(token, socket.as_fd(), address);
+        self.connecting_since = io.micros;
+        self.backend = Some(backend);
+        self.backend_socket = Some(socket);
+        None
+    }
+
+    /// The connect is over.
+    pub(super) fn connected(&mut self, completion: Completion, io: &mut Resources) -> Event {
+        let Some(backend) = &self.backend else { return Event::ConnectFailed };
+        let counters = backend.counters.of(io.worker);
+        match completion.result() {
+            Ok(_) => {
+                counters.sessions.add(1);
+                counters.connect_time.record(io.micros - self.connecting_since);
+                if io.narrate {
+                    io.report(Report::Opened {
+                        client: socket::peer_address(self.client.as_fd()),
+                        service: Arc::clone(&self.service.name),
+                        backend: Arc::clone(&backend.name),
+                    });
+                }
+                backend.succeeded();
+                self.tried = Vec::new();
+                return Event::Connected;
+            }
+            Err(error) => {
+                self.local_fault = is_local(error);
+                if self.local_fault {
+                    io.report_rarely(Cause::LocalFault, || Report::LocalFault { doing: "connect to a backend", error });
+                } else if error != Errno::CANCELED || self.session.connect_timed_out() {
+                    counters.connect_failures.add(1);
+                    if let Some(failures) = backend.failed() {
+                        io.report(Report::Failing {
+                            service: Arc::clone(&self.service.name),
+                            backend: Arc::clone(&backend.name),
+                            failures,
+                            error,
+                        });
+                    }
+                    io.report_rarely(Cause::ConnectFailed, || Report::ConnectFailed {
+                        service: Arc::clone(&self.service.name),
+                        backend: Arc::clone(&backend.name),
+                        address: backend.address,
+                        error,
+                    });
+                }
+            }
+        }
+        self.tried.push(Arc::clone(backend.owner()));
+        self.leave_backend(io);
+        Event::ConnectFailed
+    }
+
+    /// A place in a backend; else what the session is told instead.
+    fn choose(&mut self, io: &mut Resources) -> Result<Lease<Backend>, Event> {
+        let ticket = self.ticket(io);
+        // Those who came before are served first.
+        if self.service.line.front().is_some_and(|front| front != ticket) {
+            return self.stand_in_line(ticket, io);
+        }
+        match self.pick(io) {
+            Ok(backend) => {
+                self.step_out(io);
+                Ok(backend)
+            }
+            Err(Unpicked::Full) => self.stand_in_line(ticket, io),
+            Err(Unpicked::Starting) => {
+                self.step_out(io);
+                io.unprobed.push((self.number, self.generation));
+                Err(Event::Queued(NEVER))
+            }
+            Err(Unpicked::Down) => Err(Event::Unserved(Refused::NoBackend)),
+            Err(Unpicked::Exhausted) => Err(Event::Unserved(Refused::ConnectFailed)),
+        }
+    }
+
+    fn stand_in_line(&mut self, ticket: Ticket, io: &mut Resources) -> Result<Lease<Backend>, Event> {
+        if !self.in_line {
+            if !self.service.line.join(ticket) {
+                return Err(Event::Unserved(Refused::BackendLimit));
+            }
+            self.in_line = true;
+            // A place given back between the pick and the line was told to nobody.
+            if self.service.line.front() == Some(ticket)
+                && let Ok(backend) = self.pick(io)
+            {
+                self.step_out(io);
+                return Ok(backend);
+            }
+        }
+        let patience =
+            io.table.load().services.get(self.service_index).map_or(0, |service| millis(service.settings.queue));
+        Err(Event::Queued(patience))
+    }
+
+    /// Waits no more, served or not; who is in front now is told.
+    pub(super) fn step_out(&mut self, io: &mut Resources) {
+        if std::mem::take(&mut self.in_line) && self.service.line.leave(self.ticket(io)) {
+            io.call(&self.service.line);
+        }
+    }
+
+    /// Gives the backend's place and socket back; who waits for a place is told.
+    pub(super) fn leave_backend(&mut self, io: &mut Resources) {
+        if let Some(socket) = self.backend_socket.take() {
+            io.ring.close(Token::Nobody.pack(), socket);
+        }
+        if self.backend.take().is_some() {
+            io.call(&self.service.line);
+        }
+    }
+
+    fn pick(&self, io: &mut Resources) -> Result<Lease<Backend>, Unpicked> {
+        let service = io.table.load().services.get(self.service_index).ok_or(Unpicked::Down)?;
+        let client = service.needs_client().then(|| socket::peer_address(self.client.as_fd())).flatten();
+        service.pick(&self.tried, client.map(|address| address.ip()))
+    }
+
+    fn ticket(&self, io: &Resources) -> Ticket {
+        Ticket { worker: io.worker, slot: self.number, generation: self.generation }
+    }
+}
+
+fn millis(duration: Duration) -> Millis {
+    u64::try_from(duration.as_millis()).unwrap_or(NEVER)
+}
+
+/// A connect that failed for want of something on this machine. `EADDRNOTAVAIL`: no local port left; connect(2), ip(7).
+fn is_local(error: Errno) -> bool {
+    matches!(
+        error,
+        Errno::ADDRNOTAVAIL
+            | Errno::ADDRINUSE
+            | Errno::AGAIN
+            | Errno::NOBUFS
+            | Errno::NOMEM
+            | Errno::MFILE
+            | Errno::NFILE
+    )
+}
