@@ -1,17 +1,19 @@
-//! What choosing a backend costs: the pick from tables of several sizes, beside a plain modulo over the same cursor.
+//! What choosing a backend costs: each algorithm's pick from tables of several sizes, beside a plain modulo over the same cursor.
 //!
 //! ```text
 //! cargo bench --bench pick
 //! ```
 
 use std::hint::black_box;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use balancer::config::{Backend, Balance, Config, Connect, Listen, Service, Timeouts, Weight};
-use balancer::control;
-use balancer::table::Table;
+use balancer::observe::condition::{Condition, State};
+use balancer::observe::counters::PerWorker;
+use balancer::table::{Algorithm, Backend, Member, Places, Role, Roster, Service, ServiceState, Settings};
 use divan::Bencher;
 
 const SIZES: [u16; 3] = [2, 100, 1000];
@@ -20,51 +22,91 @@ fn main() {
     divan::main();
 }
 
-fn table(backends: u16) -> Table {
-    let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
-    let service = Service {
+fn service(algorithm: Algorithm, backends: u16, limit: Option<NonZeroU32>) -> Service {
+    let member = |number: u16| Member {
+        backend: Arc::new(Backend::new(
+            format!("b-{number}").into(),
+            SocketAddr::from(([127, 0, 0, 1], number)),
+            Role::Primary,
+            limit,
+            Condition::new(State::Up, "not probed"),
+            1,
+        )),
+        weight: 1,
+        share: Member::WHOLE,
+    };
+    let state = ServiceState {
         name: "bench".into(),
-        listen: vec![Listen::Tcp(address(1))],
-        balance: Balance::RoundRobin,
-        backends: (1..=backends)
-            .map(|number| Backend {
-                name: format!("b-{number}").into(),
-                address: address(number),
-                weight: Weight::ONE,
-                max_connections: None,
-                probe_address: None,
-            })
-            .collect(),
+        places: Places::new(None),
+        cursor: AtomicU64::new(0),
+        counters: PerWorker::new(1),
+    };
+    let roster = Roster {
+        algorithm,
+        members: (1..=backends).map(member).collect(),
         backups: Vec::new(),
-        health: Default::default(),
-        connect: Connect::default(),
-        timeouts: Timeouts::default(),
-        max_connections: None,
-        queue: Default::default(),
+        starting: false,
+        try_all: false,
     };
-    let config = Config {
-        workers: None,
-        drain: Config::DRAIN,
-        max_connections: None,
-        admin: Default::default(),
-        access_log: Default::default(),
-        services: vec![service],
+    let settings = Settings {
+        connect_timeout: Duration::from_secs(3),
+        connect_attempts: 3,
+        idle: Duration::from_secs(3600),
+        half_closed: Duration::from_secs(60),
+        unresponsive: Duration::from_secs(30),
     };
-    control::table(&config, 1)
+    Service::new(Arc::new(state), roster, settings)
 }
 
-/// The step of the cursor, the place in the backend, and giving the place back.
+/// The choice, the place in the backend, and giving the place back.
+fn pick(bencher: Bencher<'_, '_>, service: &Service) {
+    let mut client = 0_u32;
+    bencher.bench_local(|| {
+        client = client.wrapping_add(0x9e37_79b9);
+        let client = service.needs_client().then(|| IpAddr::from(Ipv4Addr::from_bits(client)));
+        black_box(service.pick(&[], client)).is_ok()
+    });
+}
+
 #[divan::bench(args = SIZES)]
 fn round_robin(bencher: Bencher<'_, '_>, backends: u16) {
-    let table = table(backends);
-    bencher.bench_local(|| black_box(table.services[0].pick(&[], None)).is_ok());
+    pick(bencher, &service(Algorithm::RoundRobin, backends, None));
+}
+
+#[divan::bench(args = SIZES)]
+fn least_connections(bencher: Bencher<'_, '_>, backends: u16) {
+    pick(bencher, &service(Algorithm::LeastConnections, backends, None));
+}
+
+#[divan::bench(args = SIZES)]
+fn random_two(bencher: Bencher<'_, '_>, backends: u16) {
+    pick(bencher, &service(Algorithm::RandomTwo, backends, None));
+}
+
+#[divan::bench(args = SIZES)]
+fn source_hash(bencher: Bencher<'_, '_>, backends: u16) {
+    pick(bencher, &service(Algorithm::SourceHash, backends, None));
+}
+
+/// All full but the last.
+#[divan::bench(args = SIZES)]
+fn first(bencher: Bencher<'_, '_>, backends: u16) {
+    let service = service(Algorithm::First, backends, NonZeroU32::new(1));
+    let _held: Vec<_> = (1..backends).map(|_| service.pick(&[], None)).collect();
+    pick(bencher, &service);
+}
+
+/// What a change of any backend's state costs the control plane.
+#[divan::bench(args = [Algorithm::RoundRobin, Algorithm::RandomTwo, Algorithm::SourceHash], sample_count = 10)]
+fn building_for_1000(bencher: Bencher<'_, '_>, algorithm: Algorithm) {
+    bencher.with_inputs(|| ()).bench_local_values(|()| service(algorithm, 1000, None));
 }
 
 /// The least that a shared cursor can cost: one atomic step, one modulo, one reference counted.
 #[divan::bench(args = SIZES)]
 fn plain_modulo(bencher: Bencher<'_, '_>, backends: u16) {
-    let table = table(backends);
-    let (all, cursor) = (&table.services[0].backends, AtomicU64::new(0));
+    let service = service(Algorithm::RoundRobin, backends, None);
+    let (all, cursor) = (&service.backends, AtomicU64::new(0));
     bencher.bench_local(|| {
         let step = cursor.fetch_add(1, Ordering::Relaxed) as usize;
         black_box(Arc::clone(&all[step % all.len()]));

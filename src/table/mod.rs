@@ -11,6 +11,8 @@ mod random_two;
 mod round_robin;
 mod service;
 mod source_hash;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,0 +1,97 @@
+//! What a pick promises, through the services that the control plane builds.
+
+mod hashing;
+mod order;
+mod shares;
+mod threads;
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use super::{Algorithm, Backend, Lease, Member, Places, Role, Roster, Service, ServiceState, Settings, Standby};
+use crate::observe::condition::{Condition, State};
+use crate::observe::counters::PerWorker;
+
+/// A backend named after its number, without a limit where that is 0.
+fn backend(number: u16, role: Role, limit: u32) -> Arc<Backend> {
+    let address = ([10, 0, 0, 1], 1000 + number).into();
+    let condition = Condition::new(State::Up, "not probed");
+    Arc::new(Backend::new(format!("b-{number}").into(), address, role, NonZeroU32::new(limit), condition, 1))
+}
+
+/// Primaries 0, 1, … with these weights, whole and without limits.
+fn members(weights: &[u16]) -> Vec<Member> {
+    let member =
+        |(&weight, number)| Member { backend: backend(number, Role::Primary, 0), weight, share: Member::WHOLE };
+    weights.iter().zip(0..).map(member).collect()
+}
+
+/// So many primaries with a limit each.
+fn limited(limits: &[u32]) -> Vec<Member> {
+    let members = members(&vec![1; limits.len()]);
+    members.iter().zip(limits).for_each(|(member, &limit)| member.backend.places.set_limit(NonZeroU32::new(limit)));
+    members
+}
+
+/// Backups 100, 101, … that may serve, with a limit each.
+fn backups(limits: &[u32]) -> Vec<Standby> {
+    let standby = |(&limit, number)| Standby { backend: backend(number, Role::Backup, limit), may_serve: true };
+    limits.iter().zip(100..).map(standby).collect()
+}
+
+fn roster(algorithm: Algorithm, members: Vec<Member>) -> Roster {
+    Roster { algorithm, members, backups: Vec::new(), starting: false, try_all: false }
+}
+
+fn service(roster: Roster) -> Service {
+    let state = ServiceState {
+        name: "web".into(),
+        places: Places::new(None),
+        cursor: AtomicU64::new(0),
+        counters: PerWorker::new(1),
+    };
+    let second = Duration::from_secs(1);
+    let settings = Settings {
+        connect_timeout: second,
+        connect_attempts: 3,
+        idle: second,
+        half_closed: second,
+        unresponsive: second,
+    };
+    Service::new(Arc::new(state), roster, settings)
+}
+
+/// The number of the backend that a place is in.
+fn number(lease: &Lease<Backend>) -> usize {
+    usize::from(lease.address.port() - 1000)
+}
+
+/// Where a client goes that leaves at once.
+fn visit(service: &Service, client: u32) -> usize {
+    number(&service.pick(&[], Some(address(client))).unwrap())
+}
+
+/// One of the addresses from 10.0.0.0 on.
+fn address(client: u32) -> IpAddr {
+    Ipv4Addr::from_bits(0x0a00_0000 + client).into()
+}
+
+/// How many of the first so many clients, each leaving at once, go to each primary.
+fn visits(service: &Service, clients: u32) -> Vec<u32> {
+    let mut counts = vec![0; service.backends.len()];
+    (0..clients).for_each(|client| counts[visit(service, client)] += 1);
+    counts
+}
+
+/// Pearson's statistic of these counts against these weights; its distribution has one degree of freedom less than counts.
+fn chi_square(counts: &[u32], weights: &[u32]) -> f64 {
+    let (all, sum) = (f64::from(counts.iter().sum::<u32>()), f64::from(weights.iter().sum::<u32>()));
+    let term = |(&count, &weight): (&u32, &u32)| {
+        let expected = all * f64::from(weight) / sum;
+        (f64::from(count) - expected).powi(2) / expected
+    };
+    counts.iter().zip(weights).map(term).sum()
+}

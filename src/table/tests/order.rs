@@ -1,0 +1,132 @@
+//! Who is asked before whom, and what is said when nobody is left.
+
+use super::*;
+use crate::table::Unpicked;
+
+#[test]
+fn names_are_those_of_the_configuration() {
+    let names = Algorithm::ALL.map(Algorithm::name);
+    assert_eq!(names, ["round_robin", "least_connections", "random_two", "source_hash", "first"]);
+}
+
+#[test]
+fn every_algorithm_passes_over_those_away_tried_or_full() {
+    for algorithm in Algorithm::ALL {
+        let mut members = limited(&[0, 0, 1, 0]);
+        members[0].share = 0;
+        let service = service(roster(algorithm, members));
+        let _full = Lease::take(&service.backends[2]).unwrap();
+        let tried = [Arc::clone(&service.backends[1])];
+        for client in 0..500 {
+            let lease = service.pick(&tried, Some(address(client))).unwrap();
+            assert_eq!(number(&lease), 3, "{algorithm:?}");
+        }
+    }
+}
+
+#[test]
+fn one_free_place_among_many_full_ones_is_found() {
+    for algorithm in Algorithm::ALL {
+        let service = service(roster(algorithm, limited(&[1; 300])));
+        let mut held: Vec<_> = (0..300).map(|client| service.pick(&[], Some(address(client))).unwrap()).collect();
+        assert_eq!(service.pick(&[], Some(address(1))).unwrap_err(), Unpicked::Full, "{algorithm:?}");
+        let freed = number(&held.swap_remove(123));
+        assert_eq!(visit(&service, 77), freed, "{algorithm:?}");
+    }
+}
+
+#[test]
+fn backups_take_the_surplus_alone_in_their_order() {
+    for algorithm in Algorithm::ALL {
+        let roster = Roster { backups: backups(&[1, 2]), ..roster(algorithm, limited(&[2, 1])) };
+        let service = service(roster);
+        let mut held: Vec<_> = (0..6).map(|client| service.pick(&[], Some(address(client))).unwrap()).collect();
+        assert!(held[..3].iter().all(|lease| lease.role == Role::Primary), "{algorithm:?}");
+        assert_eq!(held[3..].iter().map(number).collect::<Vec<_>>(), [100, 101, 101], "{algorithm:?}");
+        assert_eq!(service.pick(&[], Some(address(7))).unwrap_err(), Unpicked::Full, "{algorithm:?}");
+        let freed = number(&held.remove(0));
+        assert_eq!(visit(&service, 8), freed, "{algorithm:?}: a free primary goes before a backup");
+    }
+}
+
+#[test]
+fn backups_serve_while_all_primaries_are_down_and_no_longer() {
+    let mut members = members(&[1, 1]);
+    members.iter_mut().for_each(|member| member.share = 0);
+    let mut backups = backups(&[0, 0]);
+    backups[0].may_serve = false;
+    let down = Roster { backups, try_all: true, ..roster(Algorithm::RoundRobin, members) };
+    let mut up = down.clone();
+    up.members[1].share = Member::WHOLE;
+    let (down, up) = (service(down), service(up));
+    assert!(!down.trying_all, "a backup may serve");
+    assert_eq!((visit(&down, 0), visit(&up, 0)), (101, 1));
+    let tried = [Arc::clone(&up.backends[1])];
+    assert_eq!(number(&up.pick(&tried, None).unwrap()), 101, "after the only primary has failed this client");
+}
+
+#[test]
+fn without_anybody_the_answer_tells_starting_from_down() {
+    for algorithm in Algorithm::ALL {
+        let mut members = members(&[1, 1]);
+        members.iter_mut().for_each(|member| member.share = 0);
+        let roster = roster(algorithm, members);
+        let starting = service(Roster { starting: true, try_all: true, ..roster.clone() });
+        assert_eq!(starting.pick(&[], Some(address(0))).unwrap_err(), Unpicked::Starting);
+        assert_eq!(service(roster).pick(&[], Some(address(0))).unwrap_err(), Unpicked::Down);
+    }
+}
+
+#[test]
+fn without_anybody_up_all_can_be_tried() {
+    for algorithm in Algorithm::ALL {
+        let mut members = members(&[1, 1, 1]);
+        members.iter_mut().for_each(|member| member.share = 0);
+        let service = service(Roster { try_all: true, ..roster(algorithm, members) });
+        assert!(service.trying_all);
+        let mut tried = Vec::new();
+        for _ in 0..3 {
+            tried.push(Arc::clone(service.pick(&tried, Some(address(5))).unwrap().owner()));
+        }
+        assert_eq!(service.pick(&tried, Some(address(5))).unwrap_err(), Unpicked::Exhausted, "{algorithm:?}");
+    }
+}
+
+#[test]
+fn tried_by_all_differs_from_full() {
+    for algorithm in Algorithm::ALL {
+        let roster = Roster { backups: backups(&[1]), ..roster(algorithm, limited(&[1, 1])) };
+        let service = service(roster);
+        let mut tried: Vec<_> = service.backends.to_vec();
+        let _full = Lease::take(&service.backups[0]).unwrap();
+        assert_eq!(service.pick(&tried, Some(address(0))).unwrap_err(), Unpicked::Full, "{algorithm:?}");
+        tried.push(Arc::clone(&service.backups[0]));
+        assert_eq!(service.pick(&tried, Some(address(0))).unwrap_err(), Unpicked::Exhausted, "{algorithm:?}");
+    }
+}
+
+#[test]
+fn a_service_without_backends_is_down() {
+    for algorithm in Algorithm::ALL {
+        let service = service(Roster { try_all: true, ..roster(algorithm, Vec::new()) });
+        assert_eq!(service.pick(&[], Some(address(0))).unwrap_err(), Unpicked::Down, "{algorithm:?}");
+    }
+}
+
+#[test]
+fn first_fills_in_the_order_of_the_file_and_returns_to_the_first() {
+    let service = service(roster(Algorithm::First, limited(&[2, 1, 2])));
+    let mut held: Vec<_> = (0..5).map(|_| service.pick(&[], None).unwrap()).collect();
+    assert_eq!(held.iter().map(number).collect::<Vec<_>>(), [0, 0, 1, 2, 2]);
+    held.remove(4);
+    held.remove(0);
+    assert_eq!(number(&service.pick(&[], None).unwrap()), 0);
+}
+
+#[test]
+fn the_least_loaded_goes_first_and_equals_take_turns() {
+    let service = service(roster(Algorithm::LeastConnections, members(&[1, 1, 1])));
+    assert_eq!((0..6).map(|client| visit(&service, client)).collect::<Vec<_>>(), [0, 1, 2, 0, 1, 2]);
+    let _long: Vec<_> = [0, 0, 2].iter().map(|&busy| Lease::take(&service.backends[busy]).unwrap()).collect();
+    assert_eq!((0..3).map(|client| visit(&service, client)).collect::<Vec<_>>(), [1, 1, 1]);
+}

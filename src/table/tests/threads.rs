@@ -1,0 +1,76 @@
+//! What stays exact while several workers pick at once.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+
+use super::*;
+use crate::table::Unpicked;
+
+const THREADS: usize = 4;
+
+/// What each of several threads holds after so many picks.
+fn hold(service: &Service, picks: u32) -> Vec<Lease<Backend>> {
+    thread::scope(|scope| {
+        let picking = |_| scope.spawn(|| (0..picks).map(|_| service.pick(&[], None).unwrap()).collect::<Vec<_>>());
+        let threads: Vec<_> = (0..THREADS).map(picking).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+fn taken(service: &Service) -> Vec<u32> {
+    service.backends.iter().map(|backend| backend.places.taken()).collect()
+}
+
+#[test]
+fn round_robin_gives_whole_periods_exactly() {
+    let service = service(roster(Algorithm::RoundRobin, members(&[1, 2, 5])));
+    let held = hold(&service, 10_000);
+    assert_eq!(taken(&service), [5_000, 10_000, 25_000]);
+    drop(held);
+    assert_eq!(taken(&service), [0, 0, 0]);
+}
+
+#[test]
+fn least_connections_never_leaves_a_less_loaded_one_behind() {
+    // A place is taken only while the number compared is still true, and none is given back: so loads never differ by more than
+    // one session, and a multiple of the weights' sum is spread exactly.
+    for weights in [[1, 1, 1], [1, 2, 5], [256, 3, 41]] {
+        let sum = weights.iter().map(|&weight| u32::from(weight)).sum::<u32>();
+        let service = service(roster(Algorithm::LeastConnections, members(&weights)));
+        let _held = hold(&service, 25 * sum);
+        let expected = weights.map(|weight| u32::from(weight) * 25 * THREADS as u32);
+        assert_eq!(taken(&service), expected, "weights {weights:?}");
+    }
+}
+
+#[test]
+fn a_limit_is_reached_exactly_and_never_overshot() {
+    for algorithm in Algorithm::ALL {
+        let limits = [3, 5, 1];
+        let service = service(roster(algorithm, limited(&limits)));
+        let inside = [const { AtomicU32::new(0) }; 3];
+        thread::scope(|scope| {
+            for thread in 0..THREADS as u32 {
+                let (service, inside) = (&service, &inside);
+                scope.spawn(move || {
+                    for round in 0..5_000 {
+                        let client = Some(address(thread * 5_000 + round));
+                        let held: Vec<_> = (0..4).filter_map(|_| service.pick(&[], client).ok()).collect();
+                        for lease in &held {
+                            let count = inside[number(lease)].fetch_add(1, Ordering::SeqCst) + 1;
+                            assert!(count <= limits[number(lease)], "{algorithm:?} overshot");
+                        }
+                        for lease in &held {
+                            inside[number(lease)].fetch_sub(1, Ordering::SeqCst);
+                        }
+                    }
+                });
+            }
+        });
+        let held: Vec<_> = (0..9).map(|client| service.pick(&[], Some(address(client))).unwrap()).collect();
+        assert_eq!(taken(&service), limits, "{algorithm:?}");
+        assert_eq!(service.pick(&[], Some(address(9))).unwrap_err(), Unpicked::Full);
+        drop(held);
+        assert_eq!(taken(&service), [0; 3], "{algorithm:?}");
+    }
+}
