@@ -73,9 +73,12 @@ fn round_robin(bencher: Bencher<'_, '_>, backends: u16) {
     pick(bencher, &service(Algorithm::RoundRobin, backends, None));
 }
 
+/// Each has a session already: with one that has none the search ends.
 #[divan::bench(args = SIZES)]
 fn least_connections(bencher: Bencher<'_, '_>, backends: u16) {
-    pick(bencher, &service(Algorithm::LeastConnections, backends, None));
+    let service = service(Algorithm::LeastConnections, backends, None);
+    let _held: Vec<_> = (0..backends).map(|_| service.pick(&[], None)).collect();
+    pick(bencher, &service);
 }
 
 #[divan::bench(args = SIZES)]
@@ -99,7 +102,22 @@ fn first(bencher: Bencher<'_, '_>, backends: u16) {
 /// What a change of any backend's state costs the control plane.
 #[divan::bench(args = [Algorithm::RoundRobin, Algorithm::RandomTwo, Algorithm::SourceHash], sample_count = 10)]
 fn building_for_1000(bencher: Bencher<'_, '_>, algorithm: Algorithm) {
-    bencher.with_inputs(|| ()).bench_local_values(|()| service(algorithm, 1000, None));
+    bencher.bench_local(|| service(algorithm, 1000, None));
+}
+
+/// The same where the service before had the same backends.
+#[divan::bench(sample_count = 10)]
+fn succeeding_for_1000_by_source_hash(bencher: Bencher<'_, '_>) {
+    let before = service(Algorithm::SourceHash, 1000, None);
+    let member = |backend: &Arc<Backend>| Member { backend: Arc::clone(backend), weight: 1, share: Member::WHOLE };
+    let roster = Roster {
+        algorithm: Algorithm::SourceHash,
+        members: before.backends.iter().map(member).collect(),
+        backups: Vec::new(),
+        starting: false,
+        try_all: false,
+    };
+    bencher.with_inputs(|| roster.clone()).bench_local_values(|roster| before.successor(roster, before.settings));
 }
 
 /// The least that a shared cursor can cost: one atomic step, one modulo, one reference counted.

@@ -55,13 +55,19 @@ pub(super) enum Chooser {
 }
 
 impl Chooser {
-    /// Those with a share above 0 serve.
-    pub(super) fn new(algorithm: Algorithm, members: &[Member]) -> Self {
+    /// Those with a share above 0 serve. `before` is one over the same backends and weights.
+    pub(super) fn new(algorithm: Algorithm, members: &[Member], before: Option<&Self>) -> Self {
         match algorithm {
             Algorithm::RoundRobin => Self::RoundRobin(RoundRobin::new(&serving(members))),
             Algorithm::LeastConnections => Self::LeastConnections(LeastConnections::new(serving(members))),
             Algorithm::RandomTwo => Self::RandomTwo(RandomTwo::new(serving(members))),
-            Algorithm::SourceHash => Self::SourceHash(SourceHash::new(members)),
+            Algorithm::SourceHash => {
+                let entries = match before {
+                    Some(Self::SourceHash(before)) => Some(before.entries()),
+                    _ => None,
+                };
+                Self::SourceHash(SourceHash::new(members, entries))
+            }
             Algorithm::First => Self::First(First::new(&serving(members))),
         }
     }

@@ -37,18 +37,26 @@ impl LeastConnections {
     /// The least loaded one that is neither tried nor full, and how many sessions it has.
     fn least(&self, candidates: &Candidates<'_>, start: usize) -> Option<(u32, u32)> {
         let (before, after) = self.serving.split_at(start);
-        let mut least: Option<(Serving, u32)> = None;
-        for &one in after.iter().chain(before) {
-            let places = &candidates.backends[one.index as usize].places;
-            let taken = places.taken();
-            // taken / weight, compared without division.
-            let less = least.is_none_or(|(best, its)| {
-                u64::from(taken) * u64::from(best.weight) < u64::from(its) * u64::from(one.weight)
-            });
-            if less && !places.are_full(taken) && !candidates.is_tried(one.index) {
-                least = Some((one, taken));
+        let mut least: Option<(u32, u32)> = None;
+        // More than any number of sessions: whoever comes first is less loaded.
+        let (mut its, mut weight) = (1_u64 << 40, 1);
+        for part in [after, before] {
+            for &one in part {
+                let places = &candidates.backends[one.index as usize].places;
+                let taken = places.taken();
+                // taken / weight, compared without division.
+                if u64::from(taken) * weight < its * u64::from(one.weight)
+                    && !places.are_full(taken)
+                    && !candidates.is_tried(one.index)
+                {
+                    least = Some((one.index, taken));
+                    if taken == 0 {
+                        return least;
+                    }
+                    (its, weight) = (u64::from(taken), u64::from(one.weight));
+                }
             }
         }
-        least.map(|(one, taken)| (one.index, taken))
+        least
     }
 }

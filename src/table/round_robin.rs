@@ -14,20 +14,22 @@ pub(super) struct RoundRobin {
 }
 
 impl RoundRobin {
+    /// Weights up to 4,096: 256, in sixteenths.
     pub(super) fn new(serving: &[Serving]) -> Self {
         let divisor = serving.iter().fold(0, |divisor, one| greatest_common_divisor(divisor, one.weight)).max(1);
-        // The k-th of w turns of a backend belongs at the fraction (k + 1/2) / w of the period. Comparing the fractions
-        // (2k + 1) / w without division keeps ties exact, and a stable sort keeps the file's order among them.
-        let mut turns: Vec<(u64, u64, u32)> = serving
+        // The k-th of w turns of a backend belongs at the fraction (k + 1/2) / w of the period. Fractions (2k + 1) / w that differ
+        // do so by 2^-24 or more, as no weight is above 2^12: so 26 bits behind the point keep their order and their ties, and a
+        // turn is one number, its place above, and below, for ties, the backend's position in the file.
+        let mut turns: Vec<u64> = serving
             .iter()
             .flat_map(|one| {
                 let weight = u64::from(one.weight / divisor);
-                (0..weight).map(move |k| (2 * k + 1, weight, one.index))
+                (0..weight).map(move |k| (((2 * k + 1) << 26) / weight) << 32 | u64::from(one.index))
             })
             .collect();
-        turns.sort_by(|a, b| (a.0 * b.1).cmp(&(b.0 * a.1)));
+        turns.sort_unstable();
         Self {
-            order: turns.into_iter().map(|(_, _, backend)| backend).collect(),
+            order: turns.into_iter().map(|turn| turn as u32).collect(),
             indices: serving.iter().map(|one| one.index).collect(),
         }
     }
@@ -81,6 +83,16 @@ mod tests {
         let seen = turns(&[5, 1, 1], 7);
         assert_eq!(seen.iter().filter(|&&b| b == 0).count(), 5);
         assert!(!seen.windows(4).any(|run| run == [0; 4]), "{seen:?} has a run of four");
+    }
+
+    #[test]
+    fn turns_stand_where_exact_fractions_put_them() {
+        let weights = [4096, 4095, 1, 16, 2048, 4093, 4095, 3];
+        let mut exact: Vec<(u64, u64, usize)> = (0..weights.len())
+            .flat_map(|at| (0..u64::from(weights[at])).map(move |k| (2 * k + 1, u64::from(weights[at]), at)))
+            .collect();
+        exact.sort_by(|a, b| (a.0 * b.1).cmp(&(b.0 * a.1)));
+        assert_eq!(turns(&weights, exact.len()), exact.iter().map(|turn| turn.2).collect::<Vec<_>>());
     }
 
     #[test]

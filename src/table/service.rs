@@ -90,6 +90,18 @@ impl Service {
     /// A service as of now; a change of any backend's state is a new one. Building computes what picks then only look up: up to
     /// some milliseconds for thousands of backends.
     pub fn new(state: Arc<ServiceState>, roster: Roster, settings: Settings) -> Self {
+        Self::build(state, roster, settings, None)
+    }
+
+    /// The same service after a change: what was computed and still holds is taken over, which spares `source_hash` most of it.
+    pub fn successor(&self, roster: Roster, settings: Settings) -> Self {
+        let identity = |backend: &Arc<Backend>, weight: u16| (Arc::clone(&backend.name), backend.address, weight);
+        let now = roster.members.iter().map(|member| identity(&member.backend, member.weight));
+        let same = now.eq(self.backends.iter().zip(&self.weights).map(|(backend, &weight)| identity(backend, weight)));
+        Self::build(Arc::clone(&self.state), roster, settings, same.then_some(&self.chooser))
+    }
+
+    fn build(state: Arc<ServiceState>, roster: Roster, settings: Settings, before: Option<&Chooser>) -> Self {
         let Roster { algorithm, mut members, backups, starting, try_all } = roster;
         let anyone = members.iter().any(|member| member.share > 0) || backups.iter().any(|backup| backup.may_serve);
         // Before every first probe has ended, nobody knows yet that all are down.
@@ -99,7 +111,7 @@ impl Service {
         }
         Self {
             state,
-            chooser: Chooser::new(algorithm, &members),
+            chooser: Chooser::new(algorithm, &members, before),
             weights: members.iter().map(|member| member.weight).collect(),
             shares: members.iter().map(|member| member.share).collect(),
             backends: members.into_iter().map(|member| member.backend).collect(),

@@ -1,6 +1,7 @@
 //! The same client to the same backend, by its address.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::algorithm::Candidates;
@@ -16,7 +17,7 @@ const ATTEMPTS: u64 = 16;
 /// another by hashing again. So nobody else moves, and they return when it does.
 #[derive(Debug)]
 pub(super) struct SourceHash {
-    entries: Box<[u16]>,
+    entries: Arc<[u16]>,
     /// How much of its weight each may carry, by its place in the file.
     shares: Box<[u16]>,
     /// Those who may serve.
@@ -24,13 +25,20 @@ pub(super) struct SourceHash {
 }
 
 impl SourceHash {
-    pub(super) fn new(members: &[Member]) -> Self {
+    /// With the entries of another one over the same backends and weights, or with its own.
+    pub(super) fn new(members: &[Member], entries: Option<Arc<[u16]>>) -> Self {
         let identity = |member: &Member| format!("{} {}", member.backend.name, member.backend.address);
+        let own = || maglev::table(members.iter().map(|member| (identity(member), member.weight))).into();
         Self {
-            entries: maglev::table(members.iter().map(|member| (identity(member), member.weight))),
+            entries: entries.unwrap_or_else(own),
             shares: members.iter().map(|member| member.share).collect(),
             serving: members.iter().zip(0..).filter(|(member, _)| member.share > 0).map(|(_, index)| index).collect(),
         }
+    }
+
+    /// What does not depend on the backends' states, for another one over the same.
+    pub(super) fn entries(&self) -> Arc<[u16]> {
+        Arc::clone(&self.entries)
     }
 
     pub(super) fn choose(&self, candidates: &Candidates<'_>, client: Option<IpAddr>) -> Option<Lease<Backend>> {

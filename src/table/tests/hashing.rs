@@ -91,3 +91,17 @@ fn clients_without_an_address_are_spread() {
     // 99.9 % of the right samples lie below 16.3 with three degrees of freedom.
     assert!(chi_square(&counts, &[1; 4]) < 16.3, "{counts:?}");
 }
+
+#[test]
+fn a_successor_sends_clients_where_a_new_service_would() {
+    let all = members(&[1, 2, 3, 4]);
+    let first = service(roster(Algorithm::SourceHash, all.clone()));
+    let mut down = all.clone();
+    down[1].share = 0;
+    let mut heavier = all.clone();
+    heavier[1].weight = 9;
+    for changed in [down, heavier, all[..3].to_vec()] {
+        let roster = roster(Algorithm::SourceHash, changed);
+        assert_eq!(places(&first.successor(roster.clone(), first.settings)), places(&service(roster)));
+    }
+}
