@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use balancer::observe::condition::{Condition, State};
 use balancer::observe::counters::PerWorker;
-use balancer::table::{Algorithm, Backend, Member, Places, Role, Roster, Service, ServiceState, Settings};
+use balancer::table::{Algorithm, Backend, Lease, Member, Places, Role, Roster, Service, ServiceState, Settings};
 use pingora_load_balancing::LoadBalancer;
 use pingora_load_balancing::selection::{BackendIter, BackendSelection, Consistent, FNVHash, Random, RoundRobin};
 
@@ -48,9 +48,10 @@ fn median(mut pick: impl FnMut(u32)) -> f64 {
     runs[5]
 }
 
-/// The choice, the place in the backend, and giving the place back.
+/// The choice, the place in the backend, and giving the place back; each backend has a session already.
 fn ours(algorithm: Algorithm, size: u16) -> f64 {
     let service = service(algorithm, size);
+    let _held: Vec<_> = service.backends.iter().map(Lease::take).collect();
     median(|client| {
         let client = service.needs_client().then(|| IpAddr::from(Ipv4Addr::from_bits(client)));
         let _ = black_box(service.pick(&[], client));
