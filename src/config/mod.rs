@@ -1,6 +1,7 @@
 //! The configuration, valid by construction: what `file` parsed, checked once, so that nothing behind it checks again.
 
 mod address;
+mod backends;
 mod duration;
 mod file;
 mod health;
@@ -8,6 +9,7 @@ mod load;
 mod report;
 mod sections;
 mod tree;
+mod values;
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
