@@ -7,7 +7,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use balancer::config::{self, Balance, Config, Connect, Listen, Timeouts, Weight};
+use balancer::config::{
+    self, AccessLog, Balance, Config, Connect, ExpectProbe, Health, HttpProbe, Listen, Probe, Queue, Timeouts, Weight,
+    WhenAllDown,
+};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -75,10 +78,12 @@ fn every_key_means_what_it_says() {
     let loaded = config::load(&root().join("tests/config/valid/every_key.yaml")).expect("valid");
     let number = std::num::NonZeroU32::new;
     let seconds = std::time::Duration::from_secs;
-    let Config { workers, drain, max_connections, admin, access_log: _, services } = loaded.config;
+    let Config { workers, drain, max_connections, admin, access_log, services } = loaded.config;
     assert_eq!((workers, drain, max_connections), (number(4), seconds(90), number(20_000)));
     assert_eq!(admin.socket.as_deref(), Some(Path::new("/run/balancer/admin.sock")));
-    let [web, db] = services.as_slice() else { panic!("{services:?}") };
+    assert_eq!(admin.http, Some(([127, 0, 0, 1], 9900).into()));
+    assert_eq!(access_log, AccessLog::File("/var/log/balancer/access.log".into()));
+    let [web, db, cache, mail, bare, last] = services.as_slice() else { panic!("{services:?}") };
     let v6 = "[2001:db8::1]:8080".parse().expect("an address");
     assert_eq!(
         web.listen,
@@ -93,6 +98,38 @@ fn every_key_means_what_it_says() {
     assert_eq!((Some(web.backends[0].weight), web.backends[0].max_connections), (Weight::new(256), number(400)));
     assert_eq!((web.backends[1].weight, web.backends[1].max_connections), (Weight::ONE, None));
     assert_eq!((db.connect, db.timeouts, db.max_connections), (Connect::default(), Timeouts::default(), None));
+    assert_eq!((&db.health, db.queue, db.backups.len()), (&Health::default(), Queue::default(), 0));
+    assert_eq!(web.backups.iter().map(|backup| &*backup.name).collect::<Vec<_>>(), ["web-04", "web-05"]);
+    assert_eq!(web.queue, Queue { size: 1_000_000, timeout: std::time::Duration::from_millis(1) });
+    let http = |path: &str, host: Option<&str>, status| {
+        Probe::Http(HttpProbe { path: path.to_owned(), host: host.map(str::to_owned), status })
+    };
+    assert_eq!(
+        web.health,
+        Health {
+            probe: http("/health", Some("web"), 200..=299),
+            port: std::num::NonZeroU16::new(9100),
+            interval: seconds(5),
+            timeout: seconds(5),
+            rise: 1,
+            fall: 100,
+            passive: None,
+            slow_start: seconds(3600),
+            when_all_down: WhenAllDown::TryAll,
+        }
+    );
+    let probed: Vec<String> = web.backends.iter().map(|backend| backend.probed_at(&web.health).to_string()).collect();
+    assert_eq!(probed, ["10.0.1.12:9000", "10.0.0.11:9100", "[2001:db8::3]:9100"]);
+    assert_eq!(db.backends[0].probed_at(&db.health), db.backends[0].address);
+    let ping = ExpectProbe { send: b"PING\r\n".to_vec(), receive: b"+PONG".to_vec() };
+    assert_eq!(cache.health, Health { probe: Probe::Expect(ping), passive: None, ..Health::default() });
+    assert_eq!(mail.health, Health { probe: http("/", None, 204..=204), passive: Some(100), ..Health::default() });
+    assert_eq!((&bare.health.probe, bare.queue), (&Probe::None, Queue::default()));
+    assert_eq!((&last.health.probe, last.queue), (&http("/", None, 200..=399), Queue::default()));
+    assert_eq!(
+        [cache.balance, mail.balance, bare.balance, last.balance],
+        [Balance::LeastConnections, Balance::SourceHash, Balance::RandomTwo, Balance::First]
+    );
 }
 
 #[test]

@@ -25,6 +25,16 @@ pub(super) fn listen(text: &str) -> Result<Listen, String> {
     socket_address(text).map(Listen::Tcp)
 }
 
+/// Reads a TCP address to listen on; the error says what is wrong with the text.
+pub(super) fn tcp(text: &str) -> Result<SocketAddr, String> {
+    match listen(text)? {
+        Listen::Tcp(address) => Ok(address),
+        Listen::Unix(_) => {
+            Err("a TCP address is due here, such as 127.0.0.1:9900; the Unix socket is `socket`".to_owned())
+        }
+    }
+}
+
 /// Reads a backend's address; the error says what is wrong with the text.
 pub(super) fn backend(text: &str) -> Result<SocketAddr, String> {
     if text.starts_with("unix:") || text.starts_with('/') {
@@ -53,6 +63,17 @@ pub(super) fn unix_path(path: &str) -> Result<PathBuf, String> {
         Err("the path of a Unix socket cannot contain a zero byte".to_owned())
     } else if path.len() > UNIX_PATH_MAX {
         Err(format!("the path of a Unix socket has at most {UNIX_PATH_MAX} bytes, this one has {}", path.len()))
+    } else {
+        Ok(Path::new(path).to_owned())
+    }
+}
+
+/// Reads the path of a file that is written.
+pub(super) fn log_path(path: &str) -> Result<PathBuf, String> {
+    if path.ends_with('/') {
+        Err("the path of the access log must end with a file's name".to_owned())
+    } else if path.contains('\0') {
+        Err("the path of the access log cannot contain a zero byte".to_owned())
     } else {
         Ok(Path::new(path).to_owned())
     }

@@ -14,8 +14,18 @@ const LONGEST: Duration = Duration::from_secs(8760 * 3600);
 const SHORTEST: Duration = Duration::from_millis(1);
 /// More event loops than any machine has use for.
 const MAX_WORKERS: u32 = 1024;
-/// The algorithms that are named already but do nothing yet.
-const LATER_ALGORITHMS: [&str; 4] = ["least_connections", "random_two", "source_hash", "first"];
+/// The ways to balance, as they are written.
+const ALGORITHMS: [(&str, Balance); 5] = [
+    ("round_robin", Balance::RoundRobin),
+    ("least_connections", Balance::LeastConnections),
+    ("random_two", Balance::RandomTwo),
+    ("source_hash", Balance::SourceHash),
+    ("first", Balance::First),
+];
+/// More clients than this would wait for nothing.
+const MAX_QUEUE: u32 = 1_000_000;
+/// No client waits longer for a place: an hour.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
 /// The configuration that the tree describes, or everything that is wrong with it.
 pub(super) fn read(root: &Node) -> Result<Config, Vec<Problem>> {
@@ -46,19 +56,26 @@ impl Reader {
             drain: self.duration(section.get("drain"), Config::DRAIN, Duration::ZERO..=LONGEST),
             max_connections: self.count(section.get("max_connections"), Some("auto"), 1..=u32::MAX),
             admin,
-            access_log: AccessLog::Off,
+            access_log: section.get("access_log").map_or(AccessLog::Off, |node| self.access_log(node)),
             services,
         }
     }
 
     fn admin(&mut self, node: Option<&Node>) -> Admin {
         let Some(node) = node else { return Admin::default() };
-        let socket = self.section(node, &sections::ADMIN).get("socket").and_then(|node| {
+        let section = self.section(node, &sections::ADMIN);
+        let socket = section.get("socket").and_then(|node| {
             let path = self.parsed(node, "the path of a Unix socket is due here", address::unix_path)?;
             self.take(Listen::Unix(path.clone()), "the admin socket", node.used);
             Some(path)
         });
-        Admin { socket, http: None }
+        let http = section.get("http").and_then(|node| {
+            let address =
+                self.parsed(node, "an address and a port are due here, such as 127.0.0.1:9900", address::tcp)?;
+            self.take(Listen::Tcp(address), "`admin.http`", node.used);
+            Some(address)
+        });
+        Admin { socket, http }
     }
 
     fn services(&mut self, node: &Node) -> Vec<Service> {
@@ -91,14 +108,17 @@ impl Reader {
         Service {
             name: name.into(),
             listen,
-            balance: section.get("balance").map_or(Balance::RoundRobin, |node| self.balance(node)),
+            balance: section
+                .get("balance")
+                .and_then(|node| self.choice(node, "a way to balance", &ALGORITHMS))
+                .unwrap_or(Balance::RoundRobin),
             backends,
-            backups: Vec::new(),
-            health: Health::default(),
+            backups: section.get("backups").map_or_else(Vec::new, |node| self.backups(node, section.get("backends"))),
+            health: section.get("health").map_or_else(Health::default, |node| self.health(node)),
             connect: section.get("connect").map_or_else(Connect::default, |node| self.connect(node)),
             timeouts: section.get("timeouts").map_or_else(Timeouts::default, |node| self.timeouts(node)),
             max_connections: self.count(section.get("max_connections"), Some("none"), 1..=u32::MAX),
-            queue: Queue::default(),
+            queue: section.get("queue").map_or_else(Queue::default, |node| self.queue(node)),
         }
     }
 
@@ -123,24 +143,29 @@ impl Reader {
             .collect()
     }
 
-    fn balance(&mut self, node: &Node) -> Balance {
-        let word = match &node.value {
-            Value::Text(text) => text.as_str(),
-            _ => "",
+    fn access_log(&mut self, node: &Node) -> AccessLog {
+        let due = "off, stderr or a path is due here";
+        let log = |text: &str| match text {
+            "off" => Ok(AccessLog::Off),
+            "stderr" => Ok(AccessLog::Stderr),
+            path if path.starts_with('/') => address::log_path(path).map(AccessLog::File),
+            other => {
+                let hint = did_you_mean(other, ["off", "stderr"]);
+                Err(format!(
+                    "{} is not a place for the access log: write off, stderr or a path from /{hint}",
+                    quoted(other)
+                ))
+            }
         };
-        if word != "round_robin" {
-            self.problem(
-                node.place,
-                if LATER_ALGORITHMS.contains(&word) {
-                    format!("`{word}` is not supported yet: write round_robin")
-                } else {
-                    let hint = did_you_mean(word, ["round_robin"]);
-                    let due = if hint.is_empty() { ": write round_robin" } else { "" };
-                    format!("{} is not a way to balance{due}{hint}", node.value.describe())
-                },
-            );
+        self.parsed(node, due, log).unwrap_or_default()
+    }
+
+    fn queue(&mut self, node: &Node) -> Queue {
+        let section = self.section(node, &sections::QUEUE);
+        Queue {
+            size: self.count(section.get("size"), None, 0..=MAX_QUEUE).map_or(0, std::num::NonZero::get),
+            timeout: self.duration(section.get("timeout"), Queue::default().timeout, SHORTEST..=LONGEST_WAIT),
         }
-        Balance::RoundRobin
     }
 
     fn connect(&mut self, node: &Node) -> Connect {

@@ -2,6 +2,7 @@
 
 mod address;
 mod backends;
+mod checks;
 mod duration;
 mod file;
 mod health;

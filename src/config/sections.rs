@@ -17,21 +17,31 @@ pub(super) struct Kind {
 
 pub(super) const FILE: Kind = Kind {
     name: "the top level",
-    keys: &["workers", "drain", "max_connections", "admin", "services"],
-    later: &["state", "access_log", "reload"],
+    keys: &["workers", "drain", "max_connections", "admin", "access_log", "services"],
+    later: &["state", "reload"],
 };
-pub(super) const ADMIN: Kind = Kind { name: "`admin`", keys: &["socket"], later: &["http"] };
+pub(super) const ADMIN: Kind = Kind { name: "`admin`", keys: &["socket", "http"], later: &[] };
 pub(super) const SERVICE: Kind = Kind {
     name: "a service",
-    keys: &["listen", "balance", "backends", "connect", "timeouts", "max_connections"],
-    later: &["backups", "health", "queue"],
+    keys: &["listen", "balance", "backends", "backups", "health", "connect", "timeouts", "max_connections", "queue"],
+    later: &[],
 };
 pub(super) const BACKEND: Kind =
-    Kind { name: "a backend", keys: &["address", "weight", "max_connections"], later: &["probe_address"] };
+    Kind { name: "a backend", keys: &["address", "weight", "max_connections", "probe_address"], later: &[] };
 pub(super) const CONNECT: Kind = Kind { name: "`connect`", keys: &["timeout", "attempts"], later: &[] };
 pub(super) const TIMEOUTS: Kind =
     Kind { name: "`timeouts`", keys: &["idle", "half_closed", "unresponsive"], later: &[] };
-const KINDS: [&Kind; 6] = [&FILE, &ADMIN, &SERVICE, &BACKEND, &CONNECT, &TIMEOUTS];
+pub(super) const HEALTH: Kind = Kind {
+    name: "`health`",
+    keys: &["probe", "port", "interval", "timeout", "rise", "fall", "passive", "slow_start", "when_all_down"],
+    later: &[],
+};
+pub(super) const PROBE: Kind = Kind { name: "`probe`", keys: &["http", "expect"], later: &[] };
+pub(super) const HTTP_PROBE: Kind = Kind { name: "`http`", keys: &["path", "host", "status"], later: &[] };
+pub(super) const EXPECT_PROBE: Kind = Kind { name: "`expect`", keys: &["send", "receive"], later: &[] };
+pub(super) const QUEUE: Kind = Kind { name: "`queue`", keys: &["size", "timeout"], later: &[] };
+const KINDS: [&Kind; 11] =
+    [&FILE, &ADMIN, &SERVICE, &BACKEND, &HEALTH, &PROBE, &HTTP_PROBE, &EXPECT_PROBE, &CONNECT, &TIMEOUTS, &QUEUE];
 
 /// A mapping of the file with its keys sorted out.
 pub(super) struct Section<'t>(HashMap<&'static str, &'t Node>);
@@ -98,4 +108,23 @@ fn unknown(key: &str, kind: &Kind) -> String {
         return format!("{} has no key {shown}: it belongs to {}", kind.name, homes.join(" or "));
     }
     format!("{} has no key {shown}{}", kind.name, did_you_mean(key, kind.keys.iter().copied()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_has_its_row_in_the_document() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/CONFIGURATION.md");
+        let document = std::fs::read_to_string(path).expect("the document");
+        for kind in KINDS {
+            let heading = format!("\n## {}\n", kind.name);
+            let (_, part) = document.split_once(&heading).unwrap_or_else(|| panic!("no heading {heading:?}"));
+            let part = part.split("\n## ").next().unwrap_or_default();
+            for key in kind.keys {
+                assert!(part.contains(&format!("\n| `{key}` |")), "{} has no row for `{key}`", kind.name);
+            }
+        }
+    }
 }

@@ -66,6 +66,22 @@ impl Reader {
         None
     }
 
+    /// One of several words, each with what it means.
+    pub(super) fn choice<T: Copy>(&mut self, node: &Node, what: &str, words: &[(&str, T)]) -> Option<T> {
+        let text = match &node.value {
+            Value::Text(text) => text.as_str(),
+            _ => "",
+        };
+        let found = words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning);
+        if found.is_none() {
+            let names = || words.iter().map(|(word, _)| *word);
+            let hint = did_you_mean(text, names());
+            let due = if hint.is_empty() { format!(": write {}", alternatives(names())) } else { String::new() };
+            self.problem(node.place, format!("{} is not {what}{due}{hint}", node.value.describe()));
+        }
+        found
+    }
+
     /// A number in a range; `None` for a missing key and for `word`, where there is one.
     pub(super) fn count(
         &mut self,
@@ -120,5 +136,15 @@ impl Reader {
         };
         self.problem(node.place, what);
         default
+    }
+}
+
+/// `a, b or c`.
+fn alternatives<'w>(words: impl Iterator<Item = &'w str>) -> String {
+    let words: Vec<&str> = words.collect();
+    match words.split_last() {
+        Some((last, [])) => (*last).to_owned(),
+        Some((last, rest)) => format!("{} or {last}", rest.join(", ")),
+        None => String::new(),
     }
 }
