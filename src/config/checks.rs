@@ -182,7 +182,7 @@ impl Reader {
 /// A text that can stand in a request's line or field and be nothing but itself.
 fn in_a_request(text: &str) -> Result<String, String> {
     if text.is_empty() {
-        return Err("this is empty".to_owned());
+        return Err("nothing stands here: write it, or take the key out".to_owned());
     }
     if text.len() > HttpProbe::LONGEST {
         return Err(format!("at most {} bytes are due here, these are {}", HttpProbe::LONGEST, text.len()));
@@ -194,5 +194,52 @@ fn in_a_request(text: &str) -> Result<String, String> {
             Err(format!("{} cannot stand in a request: it has a control character", quoted(text)))
         }
         Some(c) => Err(format!("{} cannot stand in a request: {c} is not ASCII", quoted(text))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::report::Place;
+
+    fn node(value: Value) -> Node {
+        Node { value, place: Place::START, used: Place::START }
+    }
+
+    #[test]
+    fn only_what_is_nothing_but_itself_stands_in_a_request() {
+        for text in ["/", "/health?deep=1&x=%20", "web.example:8080", "[::1]:80"] {
+            assert_eq!(in_a_request(text).as_deref(), Ok(text));
+        }
+        // Every control character ends or disturbs a line of HTTP, a blank the target.
+        for c in (0..=0x20).chain(0x7f..=0xa0).filter_map(char::from_u32) {
+            assert!(in_a_request(&format!("/a{c}b")).is_err(), "{c:?} was accepted");
+        }
+        assert!(in_a_request(&"a".repeat(HttpProbe::LONGEST)).is_ok());
+        assert!(in_a_request(&"a".repeat(HttpProbe::LONGEST + 1)).is_err());
+    }
+
+    #[test]
+    fn a_status_is_a_number_or_a_range_within_http() {
+        let read = |value| Reader::default().status(&node(value));
+        assert_eq!(read(Value::Integer(200)), Some(200..=200));
+        for (text, range) in [("200", 200..=200), ("100-599", 100..=599), ("204-204", 204..=204)] {
+            assert_eq!(read(Value::Text(text.to_owned())), Some(range));
+        }
+        for text in ["", "-", "99-200", "200-600", "300-299", "200-+299", "200 - 299", "200-250-299", "70000"] {
+            assert_eq!(read(Value::Text(text.to_owned())), None, "{text:?}");
+        }
+        assert_eq!(read(Value::Integer(i128::MAX)), None);
+    }
+
+    #[test]
+    fn an_interval_as_long_as_its_timeout_is_accepted() {
+        let mut reader = Reader::default();
+        let text = |text: &str| node(Value::Text(text.to_owned()));
+        let second = Duration::from_secs(1);
+        assert_eq!(reader.pace(Some(&text("1s")), None), (second, second));
+        assert!(reader.problems.is_empty());
+        reader.pace(Some(&text("999ms")), None);
+        assert_eq!(reader.problems.len(), 1);
     }
 }
