@@ -1,6 +1,8 @@
 //! The control plane: one loop that decides, and the only one that publishes a table.
 
+pub mod health;
 mod journal;
+pub mod probe;
 mod publish;
 mod signals;
 

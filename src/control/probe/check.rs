@@ -1,0 +1,311 @@
+//! One attempt: connect, ask what the check asks, and name how it ended. Its timeout covers all of it.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::{Shutdown, shutdown};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::observe::counters::Probed;
+
+/// How much of an answer is looked at, in bytes.
+const ENOUGH: usize = 4096;
+/// How long a connection is kept after its result so that it ends in order.
+const GOODBYE: Duration = Duration::from_millis(200);
+/// How much of what still comes is read meanwhile, in reads of [`ENOUGH`].
+const GOODBYE_READS: usize = 16;
+/// How much of a wrong answer is shown, in bytes.
+const SHOWN: usize = 40;
+
+/// Whom to ask, what, and how often.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Where the probe connects to.
+    pub address: SocketAddr,
+    /// What it asks.
+    pub check: Check,
+    /// From the beginning of one probe to the beginning of the next.
+    pub interval: Duration,
+    /// How long the whole attempt may take.
+    pub timeout: Duration,
+}
+
+/// What makes a backend well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Check {
+    /// It accepts a connection, which is then closed in order.
+    Tcp,
+    /// It answers a GET, in plain HTTP/1.1, with a status of the range.
+    Http {
+        /// The path, `/health`.
+        path: String,
+        /// The `Host` header; the address where there is none.
+        host: Option<String>,
+        /// The statuses that pass.
+        status: RangeInclusive<u16>,
+    },
+    /// The first 4 KiB of what it says contain some bytes.
+    Expect {
+        /// What is sent first; nothing where it is empty.
+        send: Vec<u8>,
+        /// What its answer contains; any answer will do where it is empty.
+        receive: Vec<u8>,
+    },
+}
+
+/// What an attempt came to.
+#[derive(Debug)]
+pub(super) struct Verdict {
+    pub(super) result: Probed,
+    pub(super) detail: String,
+}
+
+impl Verdict {
+    fn new(result: Probed, detail: impl Into<String>) -> Self {
+        Self { result, detail: detail.into() }
+    }
+}
+
+/// A connection whose result is known, and that is still to be closed without a reset.
+#[derive(Debug)]
+pub(super) struct Goodbye {
+    stream: TcpStream,
+}
+
+impl Goodbye {
+    /// Reads on to the end of the stream, for a short time. Closing a socket with unread bytes, or before a banner
+    /// arrives, would send a reset (RFC 2525, 2.17), which many servers log.
+    pub(super) async fn say(self) {
+        let drained = async {
+            let mut rest = [0; ENOUGH];
+            for _ in 0..GOODBYE_READS {
+                if !matches!(read(&self.stream, &mut rest).await, Ok(1..)) {
+                    return;
+                }
+            }
+        };
+        // Whoever is slower than that gets the reset.
+        let _ = timeout(GOODBYE, drained).await;
+    }
+}
+
+/// Makes one attempt. Dropping it closes its socket.
+pub(super) async fn run(target: &Target) -> (Verdict, Option<Goodbye>) {
+    let deadline = Instant::now() + target.timeout;
+    let stream = match timeout_at(deadline, connect(target.address)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return (failed(&error, "connect"), None),
+        Err(_) => return (Verdict::new(Probed::TimedOut, "connect timed out"), None),
+    };
+    let verdict = match &target.check {
+        Check::Tcp => Verdict::new(Probed::Passed, "connected"),
+        Check::Http { path, host, status } => {
+            let request = request(path, host.as_deref(), target.address);
+            http(&stream, request.as_bytes(), status, deadline).await
+        }
+        Check::Expect { send, receive } => expect(&stream, send, receive, deadline).await,
+    };
+    let verdict = verdict.unless_timed_out(target.timeout);
+    if matches!(verdict.result, Probed::TimedOut | Probed::Reset | Probed::Unreachable) {
+        return (verdict, None);
+    }
+    // An HTTP server closes after its answer by itself, and some take a half-close for a client that has given up.
+    if !matches!(target.check, Check::Http { .. }) {
+        // It fails where the other side has reset meanwhile: then there is nothing to close.
+        let _ = shutdown(&stream, Shutdown::Write);
+    }
+    (verdict, Some(Goodbye { stream }))
+}
+
+impl Verdict {
+    /// Gives a timeout without words its words.
+    fn unless_timed_out(mut self, timeout: Duration) -> Self {
+        if self.result == Probed::TimedOut && self.detail.is_empty() {
+            self.detail = format!("no answer within {timeout:?}");
+        }
+        self
+    }
+}
+
+async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    // A connect to a local port that nobody listens on may be given that very port as its own, and then TCP's
+    // simultaneous open connects it to itself (RFC 9293, 3.5).
+    if stream.local_addr()? == address {
+        return Err(Errno::CONNREFUSED.into());
+    }
+    Ok(stream)
+}
+
+fn request(path: &str, host: Option<&str>, address: SocketAddr) -> String {
+    let host = host.map_or_else(|| address.to_string(), str::to_owned);
+    let agent = concat!("balancer/", env!("CARGO_PKG_VERSION"));
+    format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {agent}\r\nAccept: */*\r\nConnection: close\r\n\r\n")
+}
+
+/// How reading an answer ended.
+enum Reading {
+    Enough,
+    /// The stream ended.
+    Ended,
+    /// [`ENOUGH`] bytes, and not what is waited for.
+    Full,
+    TimedOut,
+    Failed(io::Error),
+}
+
+/// Sends `question`, then reads until `enough` says so; it is given the answer so far and where the news begin.
+async fn ask(
+    stream: &TcpStream,
+    question: &[u8],
+    answer: &mut Vec<u8>,
+    deadline: Instant,
+    mut enough: impl FnMut(&[u8], usize) -> bool,
+) -> Reading {
+    let exchange = async {
+        write(stream, question).await?;
+        let mut room = [0; ENOUGH];
+        while answer.len() < ENOUGH {
+            let bytes = read(stream, &mut room[answer.len()..]).await?;
+            let before = answer.len();
+            answer.extend_from_slice(&room[before..before + bytes]);
+            if bytes == 0 {
+                return Ok(Reading::Ended);
+            }
+            if enough(answer, before) {
+                return Ok(Reading::Enough);
+            }
+        }
+        Ok(Reading::Full)
+    };
+    match timed(deadline, exchange).await {
+        None => Reading::TimedOut,
+        Some(Ok(reading)) => reading,
+        Some(Err(error)) => Reading::Failed(error),
+    }
+}
+
+/// On the heap, so that a `tcp` check's task does not carry the room for an answer.
+async fn timed<T>(deadline: Instant, future: impl Future<Output = T>) -> Option<T> {
+    timeout_at(deadline, Box::pin(future)).await.ok()
+}
+
+const HTTP: &[u8] = b"HTTP/1.";
+
+async fn http(stream: &TcpStream, request: &[u8], due: &RangeInclusive<u16>, deadline: Instant) -> Verdict {
+    let mut answer = Vec::new();
+    let foreign = |answer: &[u8]| !answer.iter().zip(HTTP).all(|(is, due)| is == due);
+    let reading = ask(stream, request, &mut answer, deadline, |answer, before| {
+        foreign(answer) || answer[before..].contains(&b'\n')
+    })
+    .await;
+    match reading {
+        Reading::Failed(error) => failed(&error, "connection"),
+        Reading::TimedOut => Verdict::new(Probed::TimedOut, ""),
+        Reading::Ended if answer.is_empty() => {
+            Verdict::new(Probed::WrongStatus, "closed the connection without an answer")
+        }
+        Reading::Enough | Reading::Full | Reading::Ended => match status(&answer) {
+            Some(status) if due.contains(&status) => Verdict::new(Probed::Passed, format!("status {status}")),
+            Some(status) => Verdict::new(Probed::WrongStatus, format!("status {status}")),
+            None => Verdict::new(Probed::WrongStatus, format!("no HTTP status line: {}", shown(&answer))),
+        },
+    }
+}
+
+/// The status of an answer's first line, `HTTP/1.1 200 OK`; RFC 9112, 4.
+fn status(answer: &[u8]) -> Option<u16> {
+    let line = answer.split(|&byte| byte == b'\n').next()?;
+    // Cut short by the end of the stream: what looks like 200 may have been meant as something else.
+    if line.len() == answer.len() {
+        return None;
+    }
+    let rest = line.strip_prefix(HTTP)?;
+    let (minor, rest) = rest.split_first()?;
+    let digits = rest.strip_prefix(b" ")?;
+    let (digits, after) = digits.split_at_checked(3)?;
+    let ends = matches!(after.first(), None | Some(b' ' | b'\r'));
+    if !minor.is_ascii_digit() || !ends || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    str::from_utf8(digits).ok()?.parse().ok()
+}
+
+async fn expect(stream: &TcpStream, send: &[u8], receive: &[u8], deadline: Instant) -> Verdict {
+    let mut answer = Vec::new();
+    let reading = ask(stream, send, &mut answer, deadline, |answer, before| {
+        let from = before.saturating_sub(receive.len().saturating_sub(1));
+        receive.is_empty() || answer[from..].windows(receive.len()).any(|window| window == receive)
+    })
+    .await;
+    match reading {
+        Reading::Failed(error) => failed(&error, "connection"),
+        Reading::Enough => Verdict::new(Probed::Passed, "answered as expected"),
+        Reading::TimedOut if answer.is_empty() => Verdict::new(Probed::TimedOut, ""),
+        Reading::Ended if answer.is_empty() => {
+            Verdict::new(Probed::WrongBytes, "closed the connection without an answer")
+        }
+        Reading::Ended => {
+            Verdict::new(Probed::WrongBytes, format!("answered {}, then closed the connection", shown(&answer)))
+        }
+        Reading::Full | Reading::TimedOut => Verdict::new(Probed::WrongBytes, format!("answered {}", shown(&answer))),
+    }
+}
+
+/// An answer's beginning in quotes, fit for one line of a log.
+fn shown(answer: &[u8]) -> String {
+    let cut = if answer.len() > SHOWN { "…" } else { "" };
+    format!("\"{}\"{cut}", answer[..answer.len().min(SHOWN)].escape_ascii())
+}
+
+/// What an error of the system says of the backend, or of this machine.
+pub(super) fn failed(error: &io::Error, what: &str) -> Verdict {
+    match Errno::from_io_error(error) {
+        Some(Errno::CONNREFUSED) => Verdict::new(Probed::Refused, format!("{what} refused")),
+        Some(Errno::TIMEDOUT) => Verdict::new(Probed::TimedOut, format!("{what} timed out")),
+        Some(Errno::CONNRESET | Errno::CONNABORTED | Errno::PIPE) => {
+            Verdict::new(Probed::Reset, format!("{what} reset"))
+        }
+        Some(Errno::HOSTUNREACH | Errno::HOSTDOWN) => Verdict::new(Probed::Unreachable, "host unreachable"),
+        Some(Errno::NETUNREACH | Errno::NETDOWN) => Verdict::new(Probed::Unreachable, "network unreachable"),
+        Some(
+            Errno::MFILE
+            | Errno::NFILE
+            | Errno::NOBUFS
+            | Errno::NOMEM
+            | Errno::ADDRNOTAVAIL
+            | Errno::ADDRINUSE
+            | Errno::AGAIN,
+        ) => Verdict::new(Probed::LocalFault, format!("this machine could not probe: {error}")),
+        // Forbidden by a rule of this machine, an address family that the kernel lacks: no way leads there.
+        _ => Verdict::new(Probed::Unreachable, format!("{what} failed: {error}")),
+    }
+}
+
+/// Reads once, waiting for something to read; 0 is the end of the stream.
+async fn read(stream: &TcpStream, room: &mut [u8]) -> io::Result<usize> {
+    loop {
+        stream.readable().await?;
+        match stream.try_read(room) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            done => return done,
+        }
+    }
+}
+
+async fn write(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        stream.writable().await?;
+        match stream.try_write(bytes) {
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
