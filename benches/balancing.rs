@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use balancer::observe::condition::{Condition, State};
 use balancer::observe::counters::PerWorker;
-use balancer::table::{Algorithm, Backend, Lease, Member, Places, Role, Roster, Service, ServiceState, Settings};
+use balancer::table::{Algorithm, Backend, Lease, Line, Member, Places, Role, Roster, Service, ServiceState, Settings};
 use fastrand::Rng;
 
 const BACKENDS: usize = 10;
@@ -244,6 +244,7 @@ impl Scenario {
         let settings = Settings {
             connect_timeout: second,
             connect_attempts: 1,
+            queue: Duration::from_secs(1),
             idle: second,
             half_closed: second,
             unresponsive: second,
@@ -256,6 +257,7 @@ fn state() -> Arc<ServiceState> {
     Arc::new(ServiceState {
         name: "simulated".into(),
         places: Places::new(None),
+        line: Line::new(0),
         cursor: AtomicU64::new(0),
         counters: PerWorker::new(1),
     })

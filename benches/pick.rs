@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use balancer::observe::condition::{Condition, State};
 use balancer::observe::counters::PerWorker;
-use balancer::table::{Algorithm, Backend, Member, Places, Role, Roster, Service, ServiceState, Settings};
+use balancer::table::{Algorithm, Backend, Line, Member, Places, Role, Roster, Service, ServiceState, Settings};
 use divan::Bencher;
 
 const SIZES: [u16; 3] = [2, 100, 1000];
@@ -38,6 +38,7 @@ fn service(algorithm: Algorithm, backends: u16, limit: Option<NonZeroU32>) -> Se
     let state = ServiceState {
         name: "bench".into(),
         places: Places::new(None),
+        line: Line::new(0),
         cursor: AtomicU64::new(0),
         counters: PerWorker::new(1),
     };
@@ -51,6 +52,7 @@ fn service(algorithm: Algorithm, backends: u16, limit: Option<NonZeroU32>) -> Se
     let settings = Settings {
         connect_timeout: Duration::from_secs(3),
         connect_attempts: 3,
+        queue: Duration::from_secs(1),
         idle: Duration::from_secs(3600),
         half_closed: Duration::from_secs(60),
         unresponsive: Duration::from_secs(30),

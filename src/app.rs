@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use crate::admin::{self, ConfigFile, Listening, View};
 use crate::config::{Config, Listen};
-use crate::control::{self, Control, Signals};
+use crate::control::{self, Control, Fleet, Signals};
 use crate::forward::{self, PIPES, Share, Worker};
 use crate::link::{self, Command, Commander, Listener, Report};
 use crate::observe::counters::PerWorker;
@@ -109,7 +109,8 @@ pub fn run(program: Program) -> Result<(), Failure> {
     let workers = config.workers.map_or(cores.len(), |workers| workers.get() as usize);
     let descriptors = process::raise_descriptor_limit();
     let sessions = Arc::new(Places::new(Some(session_limit(&config, workers, descriptors)?)));
-    let table = Arc::new(ArcSwap::from_pointee(control::table(&config, workers)));
+    let fleet = Fleet::new(&config, workers);
+    let table = Arc::clone(fleet.table());
     let counters = Arc::new(PerWorker::new(workers));
 
     let view = Arc::new(View {
@@ -163,8 +164,8 @@ pub fn run(program: Program) -> Result<(), Failure> {
     }
     log::info!("ready: {workers} workers, at most {} sessions", sessions.limit().unwrap_or(u32::MAX));
 
-    let outcome =
-        runtime.block_on(Control { signals, commanders, reports: received, drain: config.drain, sessions }.run());
+    let outcome = runtime
+        .block_on(Control { signals, fleet, commanders, reports: received, drain: config.drain, sessions }.run());
     unlink(&config);
     Ok(outcome?)
 }

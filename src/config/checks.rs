@@ -156,7 +156,7 @@ impl Reader {
                 bytes.unwrap_or_default()
             }
             None if matches!(node.value, Value::Map(_) | Value::Null) => {
-                self.missing(node.place, "`expect` has no `receive`: what should the answer begin with?")
+                self.missing(node.place, "`expect` has no `receive`: what should the answer contain?")
             }
             None => Vec::new(),
         };

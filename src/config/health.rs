@@ -52,7 +52,7 @@ pub enum Probe {
     None,
     /// An HTTP request, and the status of its answer.
     Http(HttpProbe),
-    /// Bytes that are sent, and bytes that the answer must begin with.
+    /// Bytes that are sent, and bytes that the answer must contain.
     Expect(ExpectProbe),
 }
 
@@ -84,7 +84,7 @@ impl Default for HttpProbe {
 pub struct ExpectProbe {
     /// What is sent once the connection is established; empty: nothing. At most [`ExpectProbe::LONGEST`] bytes.
     pub send: Vec<u8>,
-    /// What the answer must begin with: 1 to [`ExpectProbe::LONGEST`] bytes.
+    /// What the answer must contain: 1 to [`ExpectProbe::LONGEST`] bytes.
     pub receive: Vec<u8>,
 }
 

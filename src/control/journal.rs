@@ -53,7 +53,8 @@ fn may(last: &mut Option<Instant>) -> bool {
     may
 }
 
-fn connect_failure(error: Errno) -> String {
+/// What became of a connect, in words for people.
+pub(super) fn connect_failure(error: Errno) -> String {
     match error {
         Errno::CONNREFUSED => "connect refused".to_owned(),
         Errno::CANCELED | Errno::TIMEDOUT => "connect timed out".to_owned(),

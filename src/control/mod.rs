@@ -1,9 +1,9 @@
 //! The control plane: one loop that decides, and the only one that publishes a table.
 
+mod fleet;
 pub mod health;
 mod journal;
 pub mod probe;
-mod publish;
 mod signals;
 
 use std::time::Duration;
@@ -12,8 +12,9 @@ use thiserror::Error;
 use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, sleep_until};
 
+pub use self::fleet::Fleet;
 use self::journal::Journal;
-pub use self::publish::table;
+use self::probe::Prober;
 use self::signals::Asked;
 pub use self::signals::Signals;
 use crate::link::{Command, Commander, Report};
@@ -41,6 +42,8 @@ pub enum Failure {
 pub struct Control {
     /// What people and the system ask for.
     pub signals: Signals,
+    /// Every backend, and the table.
+    pub fleet: Fleet,
     /// One for each worker.
     pub commanders: Vec<Commander>,
     /// What the workers report.
@@ -68,6 +71,8 @@ impl Control {
     /// [`Failure`]; an orderly stop is none.
     pub async fn run(mut self) -> Result<(), Failure> {
         let mut journal = Journal::default();
+        let mut prober = Prober::new();
+        self.fleet.watch(&mut prober);
         let mut state = State::Serving;
         let mut working = self.commanders.len();
         while working > 0 {
@@ -89,8 +94,21 @@ impl Control {
                         let why = outcome.err().unwrap_or_else(|| "it ended without being told to".to_owned());
                         return Err(Failure::Worker(worker, why));
                     }
+                    Report::Failing { service, backend, failures, error } => {
+                        let why = journal::connect_failure(error);
+                        let published = self.fleet.failing(&service, &backend, failures, &why, now());
+                        self.spread(published);
+                    }
                     report => journal.note(report),
                 },
+                outcome = prober.next() => {
+                    let published = self.fleet.probed(&outcome, now());
+                    self.spread(published);
+                }
+                () = elapsed(self.fleet.due().map(Instant::from_std)) => {
+                    let published = self.fleet.keep_time(now());
+                    self.spread(published);
+                }
                 () = elapsed(deadline) => match state {
                     State::Draining(_) => state = self.end(),
                     _ => return Err(Failure::Hanging(working)),
@@ -117,6 +135,13 @@ impl Control {
         State::Ending(Instant::now() + ENDING)
     }
 
+    /// Has the workers look at a table that was published: clients may wait for it.
+    fn spread(&self, published: bool) {
+        if published {
+            self.commanders.iter().for_each(|commander| commander.bell().ring());
+        }
+    }
+
     fn tell_all(&self, command: impl Fn() -> Command) {
         for (worker, commander) in self.commanders.iter().enumerate() {
             if let Err(error) = commander.tell(command()) {
@@ -125,6 +150,10 @@ impl Control {
             }
         }
     }
+}
+
+fn now() -> std::time::Instant {
+    std::time::Instant::now()
 }
 
 async fn elapsed(deadline: Option<Instant>) {

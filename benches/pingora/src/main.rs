@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use balancer::observe::condition::{Condition, State};
 use balancer::observe::counters::PerWorker;
-use balancer::table::{Algorithm, Backend, Lease, Member, Places, Role, Roster, Service, ServiceState, Settings};
+use balancer::table::{Algorithm, Backend, Lease, Line, Member, Places, Role, Roster, Service, ServiceState, Settings};
 use pingora_load_balancing::LoadBalancer;
 use pingora_load_balancing::selection::{BackendIter, BackendSelection, Consistent, FNVHash, Random, RoundRobin};
 
@@ -81,6 +81,7 @@ fn service(algorithm: Algorithm, size: u16) -> Service {
     let state = ServiceState {
         name: "bench".into(),
         places: Places::new(None),
+        line: Line::new(0),
         cursor: AtomicU64::new(0),
         counters: PerWorker::new(1),
     };
@@ -89,6 +90,7 @@ fn service(algorithm: Algorithm, size: u16) -> Service {
     let settings = Settings {
         connect_timeout: Duration::from_secs(3),
         connect_attempts: 3,
+        queue: Duration::from_secs(1),
         idle: Duration::from_secs(3600),
         half_closed: Duration::from_secs(60),
         unresponsive: Duration::from_secs(30),

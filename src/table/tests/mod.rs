@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use super::{Algorithm, Backend, Lease, Member, Places, Role, Roster, Service, ServiceState, Settings, Standby};
+use super::{Algorithm, Backend, Lease, Line, Member, Places, Role, Roster, Service, ServiceState, Settings, Standby};
 use crate::observe::condition::{Condition, State};
 use crate::observe::counters::PerWorker;
 
@@ -50,6 +50,7 @@ fn service(roster: Roster) -> Service {
     let state = ServiceState {
         name: "web".into(),
         places: Places::new(None),
+        line: Line::new(0),
         cursor: AtomicU64::new(0),
         counters: PerWorker::new(1),
     };
@@ -57,6 +58,7 @@ fn service(roster: Roster) -> Service {
     let settings = Settings {
         connect_timeout: second,
         connect_attempts: 3,
+        queue: Duration::from_secs(1),
         idle: second,
         half_closed: second,
         unresponsive: second,

@@ -129,6 +129,10 @@ impl Setup {
             for line in &service.settings {
                 let _ = writeln!(yaml, "    {line}");
             }
+            // A test that is not about health sees no probes, and no backend goes without its doing.
+            if !service.settings.iter().any(|line| line.starts_with("health:")) {
+                yaml.push_str("    health: { probe: none, passive: off }\n");
+            }
         }
         yaml
     }
