@@ -123,6 +123,7 @@ pub fn run(program: Program) -> Result<(), Failure> {
         listening: ArcSwap::default(),
         pipes_max: (PIPES / workers).max(1) as u64 * workers as u64,
         descriptors_max: descriptors,
+        access_log: None,
     });
     let _admin =
         admin::Server::bind(&admin_socket)?.serve(Arc::clone(&view)).map_err(system("start the admin interface"))?;

@@ -63,5 +63,6 @@ pub(crate) fn view(services: &[&str], backends: &[&str]) -> Arc<View> {
         listening: ArcSwap::default(),
         pipes_max: 64,
         descriptors_max: 20000,
+        access_log: None,
     })
 }

@@ -5,8 +5,10 @@
 use std::fmt::{Display, Write};
 use std::sync::Arc;
 
+use super::ready;
 use super::view::{View, descriptors};
-use crate::observe::counters::{BackendCounters, Closed, Durations, PerWorker, Refused, ServiceCounters};
+use crate::observe::condition::State;
+use crate::observe::counters::{BackendCounters, Closed, Durations, Probed, Refused, ServiceCounters};
 use crate::table::{Backend, Service};
 
 /// The content type of what [`text`] answers.
@@ -19,6 +21,7 @@ pub(super) fn text(view: &View) -> String {
     let table = view.table.load();
     services(&mut text, &table.services);
     backends(&mut text, &table.services);
+    conditions(&mut text, &table.services);
     text.0
 }
 
@@ -36,6 +39,8 @@ fn process(text: &mut Text, view: &View) {
     single("pipes_max", "gauge", "Kernel pipes that may be held.", view.pipes_max);
     let refused = worker.sum(|w| w.pipes_refused.get());
     single("pipes_refused_total", "counter", "Bulk flows that went on by copying for want of a pipe.", refused);
+    let dropped = view.access_log_dropped();
+    single("access_log_dropped_total", "counter", "Lines of the access log that were dropped.", dropped);
     let refused = worker.sum(|w| w.buffers_refused.get());
     single("buffers_refused_total", "counter", "Receives that had to wait for a free buffer.", refused);
     single("wakes_total", "counter", "Turns of the workers' loops.", worker.sum(|w| w.wakes.get()));
@@ -52,7 +57,7 @@ fn services(text: &mut Text, services: &[Arc<Service>]) {
     }
     text.family("sessions_total", "counter", "Sessions established.");
     for service in services {
-        let total: u64 = service.backends.iter().map(|backend| backend.counters.sum(|w| w.sessions.get())).sum();
+        let total: u64 = ready::all(service).map(|backend| backend.counters.sum(|w| w.sessions.get())).sum();
         text.sample("sessions_total", &[("service", &service.state.name)], total);
     }
     text.family("sessions_closed_total", "counter", "Sessions ended, by reason.");
@@ -74,7 +79,7 @@ fn services(text: &mut Text, services: &[Arc<Service>]) {
     text.family("session_duration_seconds", "histogram", "How long sessions lasted.");
     for service in services {
         let labels = [("service", &*service.state.name)];
-        text.histogram("session_duration_seconds", &labels, &service.state.counters, |worker| &worker.duration);
+        text.histogram("session_duration_seconds", &labels, |of| service.state.counters.sum(|w| of(&w.duration)));
     }
 }
 
@@ -100,7 +105,30 @@ fn backends(text: &mut Text, services: &[Arc<Service>]) {
     }
     text.family("backend_connect_seconds", "histogram", "How long successful connects took.");
     for (labels, backend) in each_backend(services) {
-        text.histogram("backend_connect_seconds", &labels, &backend.counters, |worker| &worker.connect_time);
+        text.histogram("backend_connect_seconds", &labels, |of| backend.counters.sum(|w| of(&w.connect_time)));
+    }
+}
+
+/// What the control plane knows and counts of the backends.
+fn conditions(text: &mut Text, services: &[Arc<Service>]) {
+    text.family("backend_up", "gauge", "Whether the backend may serve: 1 or 0.");
+    for (labels, backend) in each_backend(services) {
+        text.sample("backend_up", &labels, u8::from(ready::is_up(backend)));
+    }
+    text.family("backend_drained", "gauge", "Whether the backend is held out by a person: 1 or 0.");
+    for (labels, backend) in each_backend(services) {
+        text.sample("backend_drained", &labels, u8::from(backend.condition.load().state == State::Drained));
+    }
+    text.family("probes_total", "counter", "Probes ended, by result.");
+    for ([service, name], backend) in each_backend(services) {
+        for result in Probed::ALL {
+            let count = backend.probes.results[result as usize].get();
+            text.sample("probes_total", &[service, name, ("result", result.label())], count);
+        }
+    }
+    text.family("probe_seconds", "histogram", "How long probes took that passed.");
+    for (labels, backend) in each_backend(services) {
+        text.histogram("probe_seconds", &labels, |of| of(&backend.probes.time));
     }
 }
 
@@ -111,7 +139,7 @@ type Label<'a> = (&'static str, &'a str);
 fn each_backend(services: &[Arc<Service>]) -> impl Iterator<Item = ([Label<'_>; 2], &Backend)> {
     services.iter().flat_map(|service| {
         let labels = |backend| [("service", &*service.state.name), ("backend", backend)];
-        service.backends.iter().map(move |backend| (labels(&backend.name), &**backend))
+        ready::all(service).map(move |backend| (labels(&backend.name), &**backend))
     })
 }
 
@@ -133,21 +161,15 @@ impl Text {
         let _ = writeln!(self.0, "{} {value}", if labels.is_empty() { "" } else { "}" });
     }
 
-    /// The sum over all workers of one histogram. The format's buckets are cumulative, and the last is the count.
-    fn histogram<C: Default>(
-        &mut self,
-        name: &str,
-        labels: &[(&str, &str)],
-        counters: &PerWorker<C>,
-        of: impl Fn(&C) -> &Durations,
-    ) {
+    /// One histogram, of which `sum` sums a number over all who write it. The format's buckets are cumulative, and the last is the count.
+    fn histogram(&mut self, name: &str, labels: &[(&str, &str)], sum: impl Fn(&dyn Fn(&Durations) -> u64) -> u64) {
         let bounds = Durations::BOUNDS.iter().map(f64::to_string).chain(["+Inf".to_owned()]);
         let mut count = 0;
         for (index, bound) in bounds.enumerate() {
-            count += counters.sum(|worker| of(worker).bucket(index));
+            count += sum(&|durations| durations.bucket(index));
             self.sample(&format!("{name}_bucket"), &[labels, &[("le", &bound)]].concat(), count);
         }
-        let seconds = counters.sum(|worker| of(worker).sum_micros()) as f64 / 1e6;
+        let seconds = sum(&Durations::sum_micros) as f64 / 1e6;
         self.sample(&format!("{name}_sum"), labels, seconds);
         self.sample(&format!("{name}_count"), labels, count);
     }

@@ -1,8 +1,11 @@
-//! The administration interface: HTTP/1.1 on a Unix socket, served by a thread of its own so that a slow client delays nobody.
+//! The administration interface: HTTP/1.1 on a Unix socket, and read-only on TCP where that is asked for. It is served by a
+//! thread of its own, so that a slow client delays nobody.
 
 #[cfg(test)]
 pub(crate) mod fixture;
+mod http;
 mod metrics;
+mod ready;
 mod routes;
 mod socket;
 pub mod status;
@@ -20,13 +23,16 @@ use std::time::{Duration, Instant};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, oneshot};
 
+pub use self::http::bind as bind_http;
+use self::routes::Access;
 pub use self::socket::{BindError, SYSTEM_SOCKET, check_owner, default_socket, user_socket};
 pub use self::view::{ConfigFile, Listening, View};
 
-/// Connections served at once; more wait to be accepted.
+/// Connections served at once, by the Unix socket and by the TCP listener each; more wait to be accepted.
 const CONNECTIONS: usize = 64;
 
 /// A connection carries one request, and this is the time for all of it: a client that is slow to send or to read is cut off.
@@ -42,6 +48,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Server {
     socket: socket::Bound,
+    http: Option<std::net::TcpListener>,
     connections: usize,
     exchange: Duration,
 }
@@ -60,7 +67,13 @@ impl Server {
     /// # Errors
     /// Where another process answers there, something else is in the way, or the system refuses.
     pub fn bind(path: &Path) -> Result<Self, BindError> {
-        Ok(Self { socket: socket::Bound::new(path)?, connections: CONNECTIONS, exchange: EXCHANGE })
+        Ok(Self { socket: socket::Bound::new(path)?, http: None, connections: CONNECTIONS, exchange: EXCHANGE })
+    }
+
+    /// Lets the GETs be asked on a TCP listener too (see [`bind_http`]); nothing there can change anything.
+    #[must_use]
+    pub fn with_http(self, http: Option<std::net::TcpListener>) -> Self {
+        Self { http, ..self }
     }
 
     /// Answers from `view` on a thread of its own until the result is dropped.
@@ -68,17 +81,28 @@ impl Server {
     /// # Errors
     /// What the system says when it gives no thread or no event queue.
     pub fn serve(self, view: Arc<View>) -> io::Result<Serving> {
-        let Self { socket: socket::Bound { listener, place }, connections, exchange } = self;
+        let Self { socket: socket::Bound { listener, place }, http, connections, exchange } = self;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let listener = {
+        let (socket, http) = {
             let _inside = runtime.enter();
-            UnixListener::from_std(listener)?
+            (UnixListener::from_std(listener)?, http.map(TcpListener::from_std).transpose()?)
         };
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new().name("admin".into()).spawn(move || {
             runtime.block_on(async {
+                // Places of their own, so that a flood on TCP cannot lock the socket out.
+                let doors = |access| Door { view: Arc::clone(&view), access, connections, exchange };
+                let (local, remote) = (doors(Access::Full), doors(Access::ReadOnly));
+                let on_socket = local.accept(async || Ok(socket.accept().await?.0));
+                let on_tcp = async {
+                    match &http {
+                        Some(http) => remote.accept(async || Ok(http.accept().await?.0)).await,
+                        None => std::future::pending().await,
+                    }
+                };
                 tokio::select! {
-                    () = accept(listener, view, connections, exchange) => {}
+                    () = on_socket => {}
+                    () = on_tcp => {}
                     _ = stopped => {}
                 }
             });
@@ -100,35 +124,51 @@ impl Drop for Serving {
     }
 }
 
-async fn accept(listener: UnixListener, view: Arc<View>, connections: usize, exchange: Duration) {
-    let places = Arc::new(Semaphore::new(connections));
-    let mut warned: Option<Instant> = None;
-    // The semaphore is never closed.
-    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let view = Arc::clone(&view);
-                tokio::spawn(async move {
-                    // Too late, cut short, malformed: the client sees its connection end, nobody else has to know.
-                    let _ = tokio::time::timeout(exchange, converse(stream, view)).await;
-                    drop(place);
-                });
-            }
-            Err(error) => {
-                if warned.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
-                    log::warn!("the administration socket cannot accept a connection: {error}");
-                    warned = Some(Instant::now());
+/// One way in.
+struct Door {
+    view: Arc<View>,
+    access: Access,
+    connections: usize,
+    exchange: Duration,
+}
+
+impl Door {
+    async fn accept<S>(&self, next: impl AsyncFn() -> io::Result<S>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let places = Arc::new(Semaphore::new(self.connections));
+        let mut warned: Option<Instant> = None;
+        // The semaphore is never closed.
+        while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+            match next().await {
+                Ok(stream) => {
+                    let (view, access, exchange) = (Arc::clone(&self.view), self.access, self.exchange);
+                    tokio::spawn(async move {
+                        // Too late, cut short, malformed: the client sees its connection end, nobody else has to know.
+                        let _ = tokio::time::timeout(exchange, converse(stream, view, access)).await;
+                        drop(place);
+                    });
                 }
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                Err(error) => {
+                    if warned.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
+                        log::warn!("the administration interface cannot accept a connection: {error}");
+                        warned = Some(Instant::now());
+                    }
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
             }
         }
     }
 }
 
 /// One request and its answer.
-async fn converse(stream: UnixStream, view: Arc<View>) -> Result<(), hyper::Error> {
+async fn converse<S>(stream: S, view: Arc<View>, access: Access) -> Result<(), hyper::Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let service = service_fn(|request| {
-        let answer = routes::answer(&view, &request);
+        let answer = routes::answer(&view, access, &request);
         async { Ok::<_, Infallible>(answer) }
     });
     http1::Builder::new()

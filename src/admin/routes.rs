@@ -6,28 +6,46 @@ use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 
-use super::metrics;
 use super::status::Status;
 use super::view::View;
+use super::{metrics, ready};
 
 const STATUS: &str = "/v1/status";
 const METRICS: &str = "/metrics";
 const HEALTHZ: &str = "/healthz";
+const READYZ: &str = "/readyz";
+
+/// Every path there is.
+const PATHS: [&str; 4] = [STATUS, METRICS, HEALTHZ, READYZ];
+
+const TEXT: &str = "text/plain; charset=utf-8";
 
 const JSON: &str = "application/json";
 
+/// What may be asked where a request comes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Everything: the Unix socket, which the file system guards.
+    Full,
+    /// What changes nothing: the TCP listener, which anybody may reach.
+    ReadOnly,
+}
+
 /// The answer to one request.
-pub(super) fn answer(view: &View, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+pub(super) fn answer(view: &View, access: Access, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     let path = request.uri().path();
-    if ![STATUS, METRICS, HEALTHZ].contains(&path) {
-        let error = format!("there is nothing at {path}");
-        return json(StatusCode::NOT_FOUND, &Refusal { error, paths: Some([STATUS, METRICS, HEALTHZ]) });
+    let reads = [Method::GET, Method::HEAD].contains(request.method());
+    if access == Access::ReadOnly && !reads {
+        return not_allowed(
+            "this listener is read-only: use GET here, and the admin socket for what changes anything".into(),
+        );
     }
-    if ![Method::GET, Method::HEAD].contains(request.method()) {
-        let error = format!("{path} can only be read: use GET");
-        let mut response = json(StatusCode::METHOD_NOT_ALLOWED, &Refusal { error, paths: None });
-        response.headers_mut().insert(ALLOW, const { hyper::header::HeaderValue::from_static("GET, HEAD") });
-        return response;
+    if !PATHS.contains(&path) {
+        let error = format!("there is nothing at {path}");
+        return json(StatusCode::NOT_FOUND, &Refusal { error, paths: Some(PATHS) });
+    }
+    if !reads {
+        return not_allowed(format!("{path} can only be read: use GET"));
     }
     if !request.body().is_end_stream() {
         let error = format!("{path} takes no body");
@@ -36,8 +54,22 @@ pub(super) fn answer(view: &View, request: &Request<Incoming>) -> Response<Full<
     match path {
         STATUS => json(StatusCode::OK, &Status::of(view)),
         METRICS => respond(StatusCode::OK, metrics::CONTENT_TYPE, metrics::text(view).into()),
-        _ => respond(StatusCode::OK, "text/plain; charset=utf-8", Bytes::from_static(b"ok\n")),
+        READYZ => match ready::unready(&view.table.load()) {
+            lines if lines.is_empty() => ok(),
+            lines => respond(StatusCode::SERVICE_UNAVAILABLE, TEXT, lines.into()),
+        },
+        _ => ok(),
     }
+}
+
+fn ok() -> Response<Full<Bytes>> {
+    respond(StatusCode::OK, TEXT, Bytes::from_static(b"ok\n"))
+}
+
+fn not_allowed(error: String) -> Response<Full<Bytes>> {
+    let mut response = json(StatusCode::METHOD_NOT_ALLOWED, &Refusal { error, paths: None });
+    response.headers_mut().insert(ALLOW, const { hyper::header::HeaderValue::from_static("GET, HEAD") });
+    response
 }
 
 /// Why a request is not answered.
@@ -45,7 +77,7 @@ pub(super) fn answer(view: &View, request: &Request<Incoming>) -> Response<Full<
 struct Refusal {
     error: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    paths: Option<[&'static str; 3]>,
+    paths: Option<[&'static str; 4]>,
 }
 
 fn json(code: StatusCode, document: &impl Serialize) -> Response<Full<Bytes>> {

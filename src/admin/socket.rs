@@ -40,6 +40,16 @@ fn private_directory() -> PathBuf {
 /// Why the socket could not be bound.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
+    /// The TCP listener cannot be had.
+    #[error("admin.http: cannot listen on {address}: {error}{hint}")]
+    Http {
+        /// Where.
+        address: std::net::SocketAddr,
+        /// What the system said.
+        error: io::Error,
+        /// What to do.
+        hint: &'static str,
+    },
     /// Another process answers there.
     #[error("{} is already served by process {pid}: stop it, or give this one another admin.socket", .path.display())]
     Live {

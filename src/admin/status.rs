@@ -6,6 +6,7 @@ use indexmap::IndexMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::ready;
 use super::view::{View, descriptors};
 use crate::observe::counters::{Closed, Counter, Refused, ServiceCounters};
 use crate::table::{Backend, Service};
@@ -35,6 +36,9 @@ pub struct Status {
     pub buffers_refused: u64,
     /// Turns of all the workers' loops.
     pub wakes: u64,
+    /// Lines of the access log that were dropped.
+    #[serde(default)]
+    pub access_log_dropped: u64,
     /// Descriptors open now, where the kernel says it.
     pub descriptors: Option<u64>,
     /// How many there may be.
@@ -83,7 +87,7 @@ pub struct ServiceStatus {
     pub refused_by: IndexMap<String, u64>,
     /// Sessions ended, by reason, every reason listed.
     pub closed: IndexMap<String, u64>,
-    /// The backends in the order of the configuration.
+    /// The backends in the order of the configuration, then the backups.
     pub backends: IndexMap<String, BackendStatus>,
 }
 
@@ -151,6 +155,7 @@ impl Status {
             pipes_refused: view.counters.sum(|worker| worker.pipes_refused.get()),
             buffers_refused: view.counters.sum(|worker| worker.buffers_refused.get()),
             wakes: view.counters.sum(|worker| worker.wakes.get()),
+            access_log_dropped: view.access_log_dropped(),
             descriptors: descriptors(),
             descriptors_max: view.descriptors_max,
             config: ConfigStatus {
@@ -178,13 +183,15 @@ impl ServiceStatus {
         let backends: IndexMap<_, _> = service
             .backends
             .iter()
-            .zip(&service.weights)
-            .map(|(backend, &weight)| (backend.name.to_string(), BackendStatus::of(backend, weight)))
+            .zip(service.weights.iter().copied())
+            // Backups have no shares: they are used in order.
+            .chain(service.backups.iter().map(|backup| (backup, 1)))
+            .map(|(backend, weight)| (backend.name.to_string(), BackendStatus::of(backend, weight)))
             .collect();
         Self {
             listen,
             balance: service.algorithm.name().into(),
-            state: "ok".into(),
+            state: ready::state(service).into(),
             connections: service.state.places.taken(),
             max_connections: service.state.places.limit(),
             accepted: counters.sum(|worker| worker.accepted.get()),

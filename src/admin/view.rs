@@ -10,6 +10,7 @@ use indexmap::IndexMap;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
+use crate::observe::access_log;
 use crate::observe::counters::{PerWorker, WorkerCounters};
 use crate::table::{Places, Published};
 
@@ -35,6 +36,15 @@ pub struct View {
     pub pipes_max: u64,
     /// The limit of descriptors.
     pub descriptors_max: u64,
+    /// The access log, where there is one.
+    pub access_log: Option<access_log::Handle>,
+}
+
+impl View {
+    /// Lines of the access log that were dropped.
+    pub(super) fn access_log_dropped(&self) -> u64 {
+        self.access_log.as_ref().map_or(0, access_log::Handle::dropped)
+    }
 }
 
 /// Listening addresses by the service's name, in the order of the configuration.

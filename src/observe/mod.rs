@@ -1,4 +1,5 @@
 //! What is counted, and how it is shown.
 
+pub mod access_log;
 pub mod condition;
 pub mod counters;

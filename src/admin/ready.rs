@@ -1,0 +1,48 @@
+//! Who can serve: what the readiness and the status of a service come from.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use crate::observe::condition::State;
+use crate::table::{Backend, Service, Table};
+
+/// Backends named in one line; a service may have thousands.
+const NAMED: usize = 10;
+
+/// A service's backends, then its backups.
+pub(super) fn all(service: &Service) -> impl Iterator<Item = &Arc<Backend>> {
+    service.backends.iter().chain(&service.backups)
+}
+
+/// Whether a backend may serve.
+pub(super) fn is_up(backend: &Backend) -> bool {
+    backend.condition.load().state == State::Up
+}
+
+/// `ok`: all backends up; `down`: nobody can serve; `degraded`: anything between, also where only backups serve.
+pub(super) fn state(service: &Service) -> &'static str {
+    if !all(service).any(|backend| is_up(backend)) {
+        "down"
+    } else if service.backends.iter().all(|backend| is_up(backend)) {
+        "ok"
+    } else {
+        "degraded"
+    }
+}
+
+/// One line for each service that nobody can serve; empty where all is well.
+pub(super) fn unready(table: &Table) -> String {
+    let mut text = String::new();
+    for service in table.services.iter().filter(|service| !all(service).any(|backend| is_up(backend))) {
+        // Writing into a `String` cannot fail.
+        let _ = write!(text, "{}: no backend can serve", service.state.name);
+        for (index, backend) in all(service).take(NAMED).enumerate() {
+            let condition = backend.condition.load();
+            let separator = if index == 0 { ": " } else { ", " };
+            let _ = write!(text, "{separator}{} {}: {}", backend.name, condition.state.label(), condition.reason);
+        }
+        let more = all(service).count().saturating_sub(NAMED);
+        let _ = if more > 0 { writeln!(text, ", and {more} more") } else { writeln!(text) };
+    }
+    text
+}
