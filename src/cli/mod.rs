@@ -6,6 +6,7 @@ mod demo;
 mod log;
 mod run;
 mod status;
+mod verdict;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -1,14 +1,15 @@
 //! `balancer status`: what runs, as a table for people or as JSON for programs.
 
+use std::env;
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal, Write as _};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use jiff::Timestamp;
 
 use super::client::Target;
-use super::count;
+use super::{count, verdict};
 use crate::admin::status::{BackendStatus, ServiceStatus, Status};
 
 /// Show services and backends: states, since when and why
@@ -17,6 +18,9 @@ pub(super) struct Arguments {
     /// Print the JSON that the balancer answers
     #[arg(long)]
     json: bool,
+    /// For monitoring: print one line and exit with 0 ok, 1 degraded, 2 down, 3 unknown or not reachable
+    #[arg(long, value_name = "SERVICE", conflicts_with = "json")]
+    check: Option<String>,
     #[command(flatten)]
     target: Target,
 }
@@ -26,15 +30,45 @@ pub(super) struct Arguments {
 /// # Errors
 /// Where it cannot be reached or understood: why, and what to do.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    if let Some(service) = &arguments.check {
+        return check(&arguments.target, service);
+    }
     let answer = arguments.target.get("/v1/status")?;
     if arguments.json {
         print(&answer)?;
     } else {
         let status = serde_json::from_slice(&answer)
             .context("this status is of another version of balancer: use the program that is running, or --json")?;
-        print(page(&status, Timestamp::now()).as_bytes())?;
+        print(page(&status, Timestamp::now(), wants_colours()).as_bytes())?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn check(target: &Target, service: &str) -> anyhow::Result<ExitCode> {
+    let asked = target.get("/v1/status").and_then(|answer| Ok(serde_json::from_slice::<Status>(&answer)?));
+    let (code, line) = match asked {
+        Ok(status) => verdict::verdict(&status, service),
+        Err(error) => (verdict::UNKNOWN, verdict::line(service, "UNKNOWN", &format!("{error:#}"))),
+    };
+    print(format!("{line}\n").as_bytes())?;
+    Ok(code.into())
+}
+
+/// Colours are for a terminal, and for those who do not mind them (<https://no-color.org>).
+fn wants_colours() -> bool {
+    let set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
+    io::stdout().is_terminal() && !set("NO_COLOR") && env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// A text about a state in that state's colour.
+fn painted(text: String, state: &str, colours: bool) -> String {
+    let code = match state {
+        "ok" | "up" => 32,
+        "down" => 31,
+        "degraded" | "starting" | "drained" => 33,
+        _ => return text,
+    };
+    if colours { format!("\x1b[{code}m{text}\x1b[0m") } else { text }
 }
 
 /// Prints to standard output; a reader that has seen enough (`| head`) is no error.
@@ -49,7 +83,7 @@ fn print(text: &[u8]) -> io::Result<()> {
 const WIDTH: usize = 80;
 
 /// The page. Writing into a `String` cannot fail, so its results are dropped.
-fn page(status: &Status, now: Timestamp) -> String {
+fn page(status: &Status, now: Timestamp, colours: bool) -> String {
     let mut page = String::new();
     let Status { version, pid, workers, sessions, config, .. } = status;
     let up = since(&status.started, now);
@@ -68,14 +102,15 @@ fn page(status: &Status, now: Timestamp) -> String {
     }
     for (name, service) in &status.services {
         page.push('\n');
-        describe(&mut page, name, service, now);
+        describe(&mut page, name, service, now, colours);
     }
     page
 }
 
-fn describe(page: &mut String, name: &str, service: &ServiceStatus, now: Timestamp) {
+fn describe(page: &mut String, name: &str, service: &ServiceStatus, now: Timestamp, colours: bool) {
     let ServiceStatus { state, connections, total, refused, .. } = service;
     let sessions = count((*connections).into(), "session");
+    let state = painted(state.clone(), state, colours);
     let _ = writeln!(page, "{name}: {state}, {sessions} open, {total} in all, {refused} refused");
     let listen = if service.listen.is_empty() { "not listening yet".into() } else { service.listen.join(" ") };
     let _ = writeln!(page, "  {listen}");
@@ -92,21 +127,29 @@ fn describe(page: &mut String, name: &str, service: &ServiceStatus, now: Timesta
     widths[0] = widths[0].min((WIDTH - 2).saturating_sub(others));
     let reasons = [None].into_iter().chain(service.backends.values().map(reason));
     for (row, reason) in rows.iter().zip(reasons) {
-        let _ = write!(page, "  {:<1$}", shortened(&row[0], widths[0]), widths[0]);
+        let _ = write!(page, "  {:<1$}", shortened_name(&row[0], widths[0]), widths[0]);
         for (column, (cell, width)) in row.iter().zip(widths).enumerate().skip(1) {
             // Words to the left, numbers to the right.
-            let _ = if column < 3 { write!(page, "  {cell:<width$}") } else { write!(page, "  {cell:>width$}") };
+            let _ = if column == 1 {
+                write!(page, "  {}", painted(format!("{cell:<width$}"), cell, colours))
+            } else if column < 3 {
+                write!(page, "  {cell:<width$}")
+            } else {
+                write!(page, "  {cell:>width$}")
+            };
         }
         page.push('\n');
         if let Some(reason) = reason {
-            let _ = writeln!(page, "    {}", shortened(reason, WIDTH - 4));
+            // A backend may have had a hand in it: no line end and no escape sequence of its goes to the terminal.
+            let reason = reason.trim_end().replace(char::is_control, " ");
+            let _ = writeln!(page, "    {}", shortened(&reason, WIDTH - 4));
         }
     }
 }
 
 fn row(name: &str, backend: &BackendStatus, now: Timestamp) -> [String; 8] {
     [
-        name.into(),
+        if backend.role == "backup" { format!("{name}{BACKUP}") } else { name.into() },
         backend.state.clone(),
         since(&backend.since, now),
         number(backend.connections.into()),
@@ -120,6 +163,17 @@ fn row(name: &str, backend: &BackendStatus, now: Timestamp) -> [String; 8] {
 /// Why a backend does not serve.
 fn reason(backend: &BackendStatus) -> Option<&str> {
     (backend.state != "up").then_some(&*backend.reason)
+}
+
+/// What stands behind a backup's name.
+const BACKUP: &str = " (backup)";
+
+/// A name in at most `width` characters that still says whether it is a backup's.
+fn shortened_name(name: &str, width: usize) -> String {
+    match name.strip_suffix(BACKUP) {
+        Some(name) => shortened(name, width.saturating_sub(BACKUP.len())) + BACKUP,
+        None => shortened(name, width),
+    }
 }
 
 /// A text in at most `width` characters.
@@ -194,7 +248,7 @@ mod tests {
     }
 
     fn page_of(backends: Vec<(&str, BackendStatus)>) -> String {
-        page(&status(backends), "2026-03-01T13:12:30Z".parse().unwrap())
+        page(&status(backends), "2026-03-01T13:12:30Z".parse().unwrap(), false)
     }
 
     #[test]
@@ -238,6 +292,29 @@ web: ok, 12 sessions open, 1044 in all, 0 refused
     }
 
     #[test]
+    fn a_check_tells_the_state_in_one_line_and_its_exit_code() {
+        let down = || {
+            backend(|backend| {
+                backend.state = "down".into();
+                backend.reason = "connect refused |\n".into();
+            })
+        };
+        let backup = backend(|backend| backend.role = "backup".into());
+        let mut status = status(vec![("web-01", backend(|_| {})), ("web-02", backend(|_| {}))]);
+        assert_eq!(verdict::verdict(&status, "web"), (0, "web OK - 2 of 2 backends up".into()));
+        status.services["web"].state = "degraded".into();
+        status.services["web"].backends = [("web-01".into(), down()), ("web-03".into(), backup)].into_iter().collect();
+        let expected = "web DEGRADED - 0 of 1 backends up, 1 of 1 backups up; web-01 down: connect refused / ";
+        assert_eq!(verdict::verdict(&status, "web"), (1, expected.into()));
+        let page = page(&status, Timestamp::now(), true);
+        assert!(page.contains("web-03 (backup)") && page.contains("\x1b[31mdown "), "{page}");
+        assert!(page.contains("    connect refused |\n  web-03"), "{page}");
+        status.services["web"].state = "down".into();
+        assert_eq!(verdict::verdict(&status, "web").0, 2);
+        assert_eq!(verdict::verdict(&status, "wev").0, 3);
+    }
+
+    #[test]
     fn numbers_stay_short() {
         assert_eq!([999_999, 1_000_000, 9_999_999_999, u64::MAX].map(number), ["999999", "1.0M", "10.0G", "18.4E"]);
         assert_eq!([0, 1023, 1024, 1 << 40].map(bytes), ["0 B", "1023 B", "1.0 KiB", "1.0 TiB"]);
@@ -258,7 +335,7 @@ web: ok, 12 sessions open, 1044 in all, 0 refused
 
         let serving = Server::bind(&socket).unwrap().serve(fixture::view(&["web"], &["web-01"])).unwrap();
         let answer: Status = serde_json::from_slice(&target.get("/v1/status").unwrap()).unwrap();
-        assert!(page(&answer, Timestamp::now()).contains("web-01"));
+        assert!(page(&answer, Timestamp::now(), false).contains("web-01"));
         let wrong = target.get("/v1/nothing").unwrap_err().to_string();
         assert!(wrong.contains("404"), "{wrong}");
         drop(serving);

@@ -2,6 +2,7 @@
 
 mod answers;
 mod hostile;
+mod http;
 mod socket;
 
 use std::io::{Read, Write};
