@@ -7,7 +7,7 @@ use prometheus_parse::{Scrape, Value};
 use serde_json::{Value as Json, json};
 
 use super::{request, start, view};
-use crate::observe::counters::{Closed, Refused};
+use crate::observe::counters::{Closed, Probed, Refused};
 use crate::table::Lease;
 
 fn get_json(path: &Path, target: &str) -> Json {
@@ -111,6 +111,8 @@ fn the_metrics_are_the_sums_over_all_workers() {
         service.state.counters.of(worker).closed[Closed::Idle as usize].add(3);
         service.state.counters.of(worker).duration.record(2_500_000);
     }
+    backend.probes.results[Probed::TimedOut as usize].add(4);
+    backend.probes.time.record(700);
     // Beyond the last bound.
     service.state.counters.of(0).duration.record(4000 * 1_000_000);
     let _held = Lease::take(&service.state);
@@ -129,6 +131,11 @@ fn the_metrics_are_the_sums_over_all_workers() {
     assert_eq!(of("sessions_closed_total", &[("service", "web"), ("reason", "idle")]), Value::Counter(6.0));
     let web_01 = [("service", "web"), ("backend", "web-01")];
     assert_eq!(of("backend_sessions_total", &web_01), Value::Counter(20.0));
+    assert_eq!([of("backend_up", &web_01), of("backend_drained", &web_01)], [Value::Gauge(1.0), Value::Gauge(0.0)]);
+    let probes = sample(&scrape, "probes_total", &[web_01[0], web_01[1], ("result", "timed_out")]);
+    assert_eq!(probes, Value::Counter(4.0));
+    assert_eq!(of("probe_seconds_count", &web_01), Value::Untyped(1.0));
+    assert_eq!(of("access_log_dropped_total", &[]), Value::Counter(0.0));
     let bytes = sample(&scrape, "bytes_total", &[web_01[0], web_01[1], ("direction", "in")]);
     assert_eq!(bytes, Value::Counter((1u64 << 41) as f64));
 
