@@ -5,11 +5,13 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::super::fixture::WORKERS;
+use super::super::status::Status;
 use super::super::{BindError, bind_http};
 use super::{PATIENCE, request, start, start_with, still_works, view};
 use crate::observe::condition::{Condition, State};
 use crate::observe::counters::{Closed, Probed, Refused};
-use crate::table::Backend;
+use crate::table::{Backend, Role, Table};
 
 const MANUAL: &str = include_str!("../../../docs/OPERATING.md");
 
@@ -118,6 +120,31 @@ fn readiness_and_states_follow_the_conditions() {
     assert_eq!((ready().0, &*state()), (200, "degraded"));
     set(&backends[0], State::Up);
     assert_eq!((ready().0, &*state()), (200, "ok"));
+}
+
+#[test]
+fn a_backup_stands_after_the_backends_and_keeps_a_service_ready() {
+    let mut view = view(&["web"], &["web-01"]);
+    let view_now = Arc::get_mut(&mut view).unwrap();
+    let table =
+        Arc::into_inner(view_now.table.swap(Arc::new(Table { generation: 2, services: Box::default() }))).unwrap();
+    let mut service = Arc::into_inner(table.services.into_iter().next().unwrap()).unwrap();
+    let up = Condition::new(State::Up, "1 of 1 probes passed");
+    let backup = Backend::new("web-03".into(), ([10, 0, 0, 13], 80).into(), Role::Backup, None, up, WORKERS);
+    set(&service.backends[0], State::Down);
+    backup.counters.of(0).sessions.add(5);
+    service.backups = Box::new([Arc::new(backup)]);
+    view.table.store(Arc::new(Table { generation: 3, services: Box::new([Arc::new(service)]) }));
+    let running = start(view);
+    let (_, _, body) = request(&running.path, "GET", "/v1/status");
+    let status: Status = serde_json::from_str(&body).unwrap();
+    let web = &status.services["web"];
+    assert_eq!((&*web.state, web.total), ("degraded", 5));
+    let roles: Vec<_> = web.backends.iter().map(|(name, backend)| (&**name, &*backend.role)).collect();
+    assert_eq!(roles, [("web-01", "primary"), ("web-03", "backup")]);
+    assert_eq!(request(&running.path, "GET", "/readyz").0, 200);
+    let (_, _, metrics) = request(&running.path, "GET", "/metrics");
+    assert!(metrics.contains("balancer_backend_up{service=\"web\",backend=\"web-03\"} 1\n"), "{metrics}");
 }
 
 #[test]
