@@ -13,10 +13,11 @@ use jiff::Timestamp;
 use thiserror::Error;
 
 use crate::admin::{self, ConfigFile, Listening, View};
-use crate::config::{Config, Listen};
+use crate::config::{AccessLog, Config, Listen};
 use crate::control::{self, Control, Fleet, Signals};
 use crate::forward::{self, PIPES, Share, Worker};
 use crate::link::{self, Command, Commander, Listener, Report};
+use crate::observe::access_log;
 use crate::observe::counters::PerWorker;
 use crate::sys::features::{self, Features};
 use crate::sys::{process, ring, socket};
@@ -67,6 +68,9 @@ pub enum Failure {
     /// The admin socket.
     #[error(transparent)]
     Admin(#[from] admin::BindError),
+    /// The access log.
+    #[error(transparent)]
+    AccessLog(#[from] access_log::OpenError),
     /// A listener.
     #[error("service {service}: cannot listen on {address}: {error}{hint}")]
     Listen {
@@ -113,6 +117,16 @@ pub fn run(program: Program) -> Result<(), Failure> {
     let table = Arc::clone(fleet.table());
     let counters = Arc::new(PerWorker::new(workers));
 
+    // Dropped last: what the workers have recorded is written before the process ends.
+    let (access_log, _writer) = match &config.access_log {
+        AccessLog::Off => None,
+        AccessLog::Stderr => Some(access_log::Target::Stderr),
+        AccessLog::File(path) => Some(access_log::Target::File(path.clone())),
+    }
+    .map(access_log::open)
+    .transpose()?
+    .unzip();
+
     let view = Arc::new(View {
         table: Arc::clone(&table),
         started: Timestamp::now(),
@@ -123,10 +137,16 @@ pub fn run(program: Program) -> Result<(), Failure> {
         listening: ArcSwap::default(),
         pipes_max: (PIPES / workers).max(1) as u64 * workers as u64,
         descriptors_max: descriptors,
-        access_log: None,
+        access_log: access_log.clone(),
     });
-    let _admin =
-        admin::Server::bind(&admin_socket)?.serve(Arc::clone(&view)).map_err(system("start the admin interface"))?;
+    let http = config.admin.http.map(admin::bind_http).transpose()?;
+    if let Some(address) = http.as_ref().and_then(|http| http.local_addr().ok()) {
+        log::info!("status and metrics on http://{address}, read-only");
+    }
+    let _admin = admin::Server::bind(&admin_socket)?
+        .with_http(http)
+        .serve(Arc::clone(&view))
+        .map_err(system("start the admin interface"))?;
     // Everything is bound before anybody serves: a part of the listeners is worse than none.
     let bound = bind(&config, workers)?;
 
@@ -147,6 +167,7 @@ pub fn run(program: Program) -> Result<(), Failure> {
         mailbox,
         reports: reports.clone(),
         bells: Arc::clone(&bells),
+        access_log: access_log.clone(),
         narrate,
     };
     // A worker for each core keeps to it. Fewer are left to the scheduler, which puts them where their peers' bytes are in cache: with
@@ -165,8 +186,18 @@ pub fn run(program: Program) -> Result<(), Failure> {
     }
     log::info!("ready: {workers} workers, at most {} sessions", sessions.limit().unwrap_or(u32::MAX));
 
-    let outcome = runtime
-        .block_on(Control { signals, fleet, commanders, reports: received, drain: config.drain, sessions }.run());
+    let outcome = runtime.block_on(
+        Control {
+            signals,
+            fleet,
+            access_log: access_log.clone(),
+            commanders,
+            reports: received,
+            drain: config.drain,
+            sessions,
+        }
+        .run(),
+    );
     unlink(&config);
     Ok(outcome?)
 }

@@ -19,11 +19,13 @@ pub(super) fn is_up(backend: &Backend) -> bool {
     backend.condition.load().state == State::Up
 }
 
-/// `ok`: all backends up; `down`: nobody can serve; `degraded`: anything between, also where only backups serve.
+/// `ok`: all backends up and no session with a backup; `down`: nobody can serve; `degraded`: anything between.
 pub(super) fn state(service: &Service) -> &'static str {
     if !all(service).any(|backend| is_up(backend)) {
         "down"
-    } else if service.backends.iter().all(|backend| is_up(backend)) {
+    } else if service.backends.iter().all(|backend| is_up(backend))
+        && service.backups.iter().all(|backup| backup.places.taken() == 0)
+    {
         "ok"
     } else {
         "degraded"

@@ -18,6 +18,7 @@ use self::probe::Prober;
 use self::signals::Asked;
 pub use self::signals::Signals;
 use crate::link::{Command, Commander, Report};
+use crate::observe::access_log;
 use crate::table::Places;
 
 /// After the drain's deadline, sessions are reset at once; a worker that needs longer than this hangs.
@@ -44,6 +45,8 @@ pub struct Control {
     pub signals: Signals,
     /// Every backend, and the table.
     pub fleet: Fleet,
+    /// The access log, if there is one.
+    pub access_log: Option<access_log::Handle>,
     /// One for each worker.
     pub commanders: Vec<Commander>,
     /// What the workers report.
@@ -85,7 +88,7 @@ impl Control {
                     (Asked::Stop, State::Serving) => state = self.stop(),
                     (Asked::Stop, _) => return Err(Failure::Impatient(self.sessions.taken())),
                     (Asked::Reload, _) => log::warn!("SIGHUP: reload is not supported yet; nothing has changed"),
-                    (Asked::Reopen, _) => log::warn!("SIGUSR1: there is no access log yet; nothing has changed"),
+                    (Asked::Reopen, _) => self.reopen(),
                     (Asked::Upgrade, _) => log::warn!("SIGUSR2: upgrade is not supported yet; nothing has changed"),
                 },
                 Some(report) = self.reports.recv() => match report {
@@ -133,6 +136,13 @@ impl Control {
         log::warn!("{} sessions were still open after {:?}: they are reset", self.sessions.taken(), self.drain);
         self.tell_all(|| Command::End);
         State::Ending(Instant::now() + ENDING)
+    }
+
+    fn reopen(&self) {
+        match &self.access_log {
+            Some(log) => log.reopen(),
+            None => log::warn!("SIGUSR1: there is no access log (access_log: off); nothing has changed"),
+        }
     }
 
     /// Has the workers look at a table that was published: clients may wait for it.

@@ -52,6 +52,7 @@ impl Slot {
         match completion.result() {
             Ok(_) => {
                 counters.sessions.add(1);
+                self.connect_micros = Some(io.micros - self.connecting_since);
                 counters.connect_time.record(io.micros - self.connecting_since);
                 if io.narrate {
                     io.report(Report::Opened {

@@ -9,6 +9,7 @@ use super::pipes::Pipes;
 use super::session::{Millis, NEVER};
 use super::worker::Share;
 use crate::link::{Bell, Report, Reports};
+use crate::observe::access_log;
 use crate::observe::counters::{PerWorker, WorkerCounters};
 use crate::sys::ring::Ring;
 use crate::table::{Line, Table};
@@ -29,6 +30,8 @@ pub(super) struct Resources {
     pub(super) table: Cache<Arc<ArcSwap<Table>>, Arc<Table>>,
     pub(super) counters: Arc<PerWorker<WorkerCounters>>,
     reports: Reports,
+    /// Where one line a session goes, if anywhere.
+    pub(super) access_log: Option<access_log::Handle>,
     /// Every worker's bell, by its number.
     bells: Arc<[Bell]>,
     /// Sessions that wait until their service's first probes have ended: slot and generation.
@@ -55,6 +58,7 @@ impl Resources {
             table: Cache::new(Arc::clone(&share.table)),
             counters: Arc::clone(&share.counters),
             reports: share.reports.clone(),
+            access_log: share.access_log.clone(),
             bells: Arc::clone(&share.bells),
             unprobed: Vec::new(),
             called: false,

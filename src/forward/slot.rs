@@ -1,7 +1,9 @@
 //! A session's place in the worker: its descriptors, what it holds, its leases; and how its operations are carried out.
 
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::flow::{Direction, Turn};
 use super::resources::{Cause, Resources};
@@ -9,6 +11,7 @@ use super::session::{Event, InFlight, Limits, Operation, Outcome, Session, Side}
 use super::splice;
 use super::token::{Token, What};
 use crate::link::Report;
+use crate::observe::access_log::{End, Record};
 use crate::observe::counters::{BackendCounters, Refused};
 use crate::sys::buffers::{BUFFER_SIZE, Buffer};
 use crate::sys::pipe::Pipe;
@@ -54,6 +57,12 @@ pub(super) struct Slot {
     /// The last failure was this machine's own.
     pub(super) local_fault: bool,
     begun: u64,
+    /// How long the connect took that succeeded.
+    pub(super) connect_micros: Option<u64>,
+    /// Bytes that reached the sink, of each direction.
+    bytes: [u64; 2],
+    /// For the access log; none where there is none.
+    address: Option<SocketAddr>,
     pub(super) connecting_since: u64,
     _process: Lease<Places>,
 }
@@ -68,11 +77,11 @@ pub(super) struct Accepted {
 
 impl Slot {
     pub(super) fn new(accepted: Accepted, number: u32, generation: u32, limits: Limits, io: &Resources) -> Self {
+        let client = accepted.client;
         Self {
             session: Session::new(limits, io.now),
             number,
             generation,
-            client: accepted.client,
             backend_socket: None,
             held: [Held::Nothing, Held::Nothing],
             flying: Direction::BOTH.map(What::Receive),
@@ -83,6 +92,10 @@ impl Slot {
             in_line: false,
             local_fault: false,
             begun: io.micros,
+            connect_micros: None,
+            bytes: [0; 2],
+            address: io.access_log.as_ref().and_then(|_| socket::peer_address(client.as_fd())),
+            client,
             connecting_since: io.micros,
             _process: accepted.process,
         }
@@ -181,6 +194,7 @@ impl Slot {
             Outcome::Closed(reason) => {
                 counters.closed[reason as usize].add(1);
                 counters.duration.record(io.micros - self.begun);
+                self.record(End::Closed(reason), io);
             }
             Outcome::Refused(reason) => {
                 let local = self.local_fault && reason == Refused::ConnectFailed;
@@ -188,10 +202,32 @@ impl Slot {
                 counters.refused[reason as usize].add(1);
                 let service = &self.service.name;
                 io.report_rarely(Cause::Refused, || Report::Refused { service: Arc::clone(service), reason });
+                self.record(End::Refused(reason), io);
             }
         }
         self.leave_backend(io);
         io.ring.close(Token::Nobody.pack(), self.client);
+    }
+
+    /// The session's line in the access log, where there is one.
+    fn record(&self, end: End, io: &Resources) {
+        let Some(log) = &io.access_log else { return };
+        log.try_record(Record {
+            at: SystemTime::now(),
+            service: Arc::clone(&self.service.name),
+            client: self.address,
+            backend: self
+                .backend
+                .as_ref()
+                .map(Lease::owner)
+                .or_else(|| self.tried.last())
+                .map(|backend| Arc::clone(&backend.name)),
+            connect_micros: self.connect_micros,
+            duration_micros: io.micros - self.begun,
+            bytes_in: self.bytes[Direction::In as usize],
+            bytes_out: self.bytes[Direction::Out as usize],
+            end,
+        });
     }
 
     fn socket(&self, side: Side) -> Option<BorrowedFd<'_>> {
@@ -319,7 +355,8 @@ impl Slot {
     }
 
     #[inline]
-    fn count(&self, direction: Direction, bytes: usize, io: &Resources) {
+    fn count(&mut self, direction: Direction, bytes: usize, io: &Resources) {
+        self.bytes[direction as usize] += bytes as u64;
         if let Some(backend) = &self.backend {
             let counters: &BackendCounters = backend.counters.of(io.worker);
             match direction {

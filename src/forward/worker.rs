@@ -19,6 +19,7 @@ use super::session::{Event, Limits, Operation};
 use super::slot::{Accepted, Slot};
 use super::token::{SLOTS, Token};
 use crate::link::{Bell, Command, Mailbox, Report, Reports};
+use crate::observe::access_log::{self, Record};
 use crate::observe::counters::{Closed, PerWorker, Refused, WorkerCounters};
 use crate::sys::features::Features;
 use crate::sys::ring::{self, Completion, Readiness, Ring};
@@ -46,6 +47,8 @@ pub struct Share {
     pub reports: Reports,
     /// Every worker's bell, by its number.
     pub bells: Arc<[Bell]>,
+    /// Where one line a session goes, if anywhere.
+    pub access_log: Option<access_log::Handle>,
     /// Report each new session.
     pub narrate: bool,
 }
@@ -303,6 +306,10 @@ impl Worker {
             _ => Refused::ProcessLimit,
         };
         counters.refused[refused as usize].add(1);
+        if let Some(log) = &self.io.access_log {
+            let (service, client) = (Arc::clone(&state.name), socket::peer_address(client.as_fd()));
+            log.try_record(Record::refused_at_once(service, client, refused));
+        }
         socket::reset(client.as_fd());
         self.io.ring.close(Token::Nobody.pack(), client);
         self.io.report_rarely(Cause::Refused, || Report::Refused { service: Arc::clone(&state.name), reason: refused });

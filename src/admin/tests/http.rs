@@ -127,14 +127,15 @@ fn a_backup_stands_after_the_backends_and_keeps_a_service_ready() {
     let mut view = view(&["web"], &["web-01"]);
     let view_now = Arc::get_mut(&mut view).unwrap();
     let table =
-        Arc::into_inner(view_now.table.swap(Arc::new(Table { generation: 2, services: Box::default() }))).unwrap();
+        Arc::into_inner(view_now.table.swap(Arc::new(Table { generation: 2, edition: 2, services: Box::default() })))
+            .unwrap();
     let mut service = Arc::into_inner(table.services.into_iter().next().unwrap()).unwrap();
     let up = Condition::new(State::Up, "1 of 1 probes passed");
     let backup = Backend::new("web-03".into(), ([10, 0, 0, 13], 80).into(), Role::Backup, None, up, WORKERS);
     set(&service.backends[0], State::Down);
     backup.counters.of(0).sessions.add(5);
     service.backups = Box::new([Arc::new(backup)]);
-    view.table.store(Arc::new(Table { generation: 3, services: Box::new([Arc::new(service)]) }));
+    view.table.store(Arc::new(Table { generation: 3, edition: 3, services: Box::new([Arc::new(service)]) }));
     let running = start(view);
     let (_, _, body) = request(&running.path, "GET", "/v1/status");
     let status: Status = serde_json::from_str(&body).unwrap();

@@ -42,6 +42,21 @@ pub enum End {
 }
 
 impl Record {
+    /// A client that was refused before anything was done for it.
+    pub fn refused_at_once(service: Arc<str>, client: Option<SocketAddr>, reason: Refused) -> Self {
+        Self {
+            at: SystemTime::now(),
+            service,
+            client,
+            backend: None,
+            connect_micros: None,
+            duration_micros: 0,
+            bytes_in: 0,
+            bytes_out: 0,
+            end: End::Refused(reason),
+        }
+    }
+
     /// Appends the line and its end. Writing into a `String` cannot fail, so the results are dropped.
     pub(super) fn write(&self, line: &mut String) {
         match Timestamp::try_from(self.at) {
