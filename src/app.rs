@@ -13,7 +13,8 @@ use jiff::Timestamp;
 use thiserror::Error;
 
 use crate::admin::{self, ConfigFile, Listening, View};
-use crate::config::{AccessLog, Config, Listen};
+use crate::config::{self, AccessLog, Config, Listen, Probe};
+use crate::control::probe::Prober;
 use crate::control::{self, Control, Fleet, Signals};
 use crate::forward::{self, PIPES, Share, Worker};
 use crate::link::{self, Command, Commander, Listener, Report};
@@ -23,8 +24,10 @@ use crate::sys::features::{self, Features};
 use crate::sys::{process, ring, socket};
 use crate::table::Places;
 
-/// Descriptors that are not sessions': standard streams, the log, the control plane, and clients of the admin socket.
+/// Descriptors that are not sessions': standard streams, the logs, the control plane, and clients of the admin socket.
 const RESERVE: u64 = 128;
+/// The same for the admin side's TCP listener and its clients.
+const RESERVE_HTTP: u64 = 72;
 /// Descriptors of each worker beside its listeners: the ring and its wake-up.
 const RESERVE_PER_WORKER: u64 = 4;
 
@@ -205,7 +208,11 @@ pub fn run(program: Program) -> Result<(), Failure> {
 /// Sessions that the process may carry: what the configuration says, if the descriptors allow it; else what they allow.
 fn session_limit(config: &Config, workers: usize, descriptors: u64) -> Result<std::num::NonZeroU32, Failure> {
     let listeners = config.services.iter().map(|service| service.listen.len() as u64).sum::<u64>();
-    let reserve = RESERVE + workers as u64 * (RESERVE_PER_WORKER + listeners) + 2 * PIPES as u64;
+    let http = config.admin.http.map_or(0, |_| RESERVE_HTTP);
+    let probed = |service: &&config::Service| service.health.probe != Probe::None;
+    let backends = |service: &config::Service| service.backends.len() + service.backups.len();
+    let probes = config.services.iter().filter(probed).map(backends).sum::<usize>().min(Prober::AT_ONCE) as u64;
+    let reserve = RESERVE + http + probes + workers as u64 * (RESERVE_PER_WORKER + listeners) + 2 * PIPES as u64;
     let carried = descriptors.saturating_sub(reserve) / 2;
     let wanted = config.max_connections.map_or_else(|| carried.max(1), |limit| u64::from(limit.get()));
     match std::num::NonZeroU32::new(u32::try_from(wanted).unwrap_or(u32::MAX)) {

@@ -77,6 +77,9 @@ pub struct ServiceStatus {
     pub connections: u32,
     /// How many there may be.
     pub max_connections: Option<u32>,
+    /// Clients that wait for a place in a backend; among the sessions open.
+    #[serde(default)]
+    pub queued: u32,
     /// Clients accepted, also those refused afterwards.
     pub accepted: u64,
     /// Sessions established with a backend.
@@ -194,6 +197,7 @@ impl ServiceStatus {
             state: ready::state(service).into(),
             connections: service.state.places.taken(),
             max_connections: service.state.places.limit(),
+            queued: service.state.line.waiting(),
             accepted: counters.sum(|worker| worker.accepted.get()),
             total: backends.values().map(|backend| backend.total).sum(),
             refused: refused_by.values().sum(),

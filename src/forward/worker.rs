@@ -189,6 +189,17 @@ impl Worker {
             self.io.own_counters().pipes.set(self.io.pipes.count() as u64);
         }
         self.listeners.retry(self.io.now, &mut self.io.ring);
+        self.forget_gone();
+    }
+
+    /// Those who left while they waited for the first probes stay noted until the table changes, but never without bound.
+    fn forget_gone(&mut self) {
+        if self.io.unprobed.len() > 2 * self.sessions.len() + 1024 {
+            let sessions = &self.sessions;
+            self.io.unprobed.retain(|&(number, generation)| {
+                sessions.get(number as usize).is_some_and(|slot| slot.generation == generation)
+            });
+        }
     }
 
     /// Lets those try again that found no buffer, as many as there are buffers now.
