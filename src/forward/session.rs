@@ -289,10 +289,14 @@ impl Session {
                 self.flow(direction).end();
                 self.active = now;
                 let first = *self.finished.get_or_insert_with(|| direction.source());
-                self.note(todo::FINISH, direction.sink());
+                let both = self.flows.iter().all(Flow::ended);
+                // The close that follows at once says the second end by itself. Operations in flight need the shutdown to complete.
+                if !both || self.in_flight != 0 {
+                    self.note(todo::FINISH, direction.sink());
+                }
                 // The end, too, wants to be acknowledged; it counts as one byte.
                 self.wrote(direction.sink(), 1, now);
-                if self.flows.iter().all(Flow::ended) {
+                if both {
                     let reason = if first == Side::Client { Closed::Client } else { Closed::Backend };
                     self.decided(Outcome::Closed(reason), now);
                 } else {

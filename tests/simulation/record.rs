@@ -211,7 +211,12 @@ impl World {
                 }
             }
             Operation::Cancel(what) => self.permit_cancel(what),
-            Operation::Close(_) => assert!(self.kernel.idle() && decided, "closes with operations in flight"),
+            Operation::Close(_) => {
+                // Where both sides have ended, the close itself says the second end.
+                let decided = decided || record.ended == [true; 2];
+                assert!(self.kernel.idle() && decided, "closes with operations in flight");
+                self.record.decided.get_or_insert(self.now);
+            }
             Operation::Wait => {}
         }
     }
