@@ -222,8 +222,9 @@ impl Worker {
         for service in &table.services {
             let line = &service.state.line;
             while let Some(front) = line.front() {
+                // Who made it the front has told its worker. To tell it again would be answered in kind, for ever, where another
+                // line's front is here.
                 if front.worker != self.io.worker {
-                    self.io.call(line);
                     break;
                 }
                 self.drive(front.slot, Event::Retry);
