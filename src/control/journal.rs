@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::probe::Outcome;
 use crate::link::Report;
-use crate::observe::counters::Refused;
+use crate::observe::counters::{Probed, Refused};
 use crate::sys::Errno;
 
 /// Lines of one kind are at least this far apart.
@@ -15,9 +16,17 @@ pub(super) struct Journal {
     connect_failed: Option<Instant>,
     local_fault: Option<Instant>,
     refused: Option<Instant>,
+    probe_fault: Option<Instant>,
 }
 
 impl Journal {
+    /// Writes that a probe failed by a fault of this machine: such a probe says nothing, and clients may wait for it.
+    pub(super) fn note_probe(&mut self, outcome: &Outcome) {
+        if outcome.result == Probed::LocalFault && may(&mut self.probe_fault) {
+            log::warn!("cannot probe a backend: {}: this machine's own fault, no backend is blamed", outcome.detail);
+        }
+    }
+
     /// Writes a report, unless one of its kind has just been written.
     pub(super) fn note(&mut self, report: Report) {
         match report {

@@ -105,6 +105,7 @@ impl Control {
                     report => journal.note(report),
                 },
                 outcome = prober.next() => {
+                    journal.note_probe(&outcome);
                     let published = self.fleet.probed(&outcome, now());
                     self.spread(published);
                 }

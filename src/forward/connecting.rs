@@ -29,12 +29,16 @@ impl Slot {
                     doing: "open a socket for a backend",
                     error,
                 });
-                if is_local(error) {
-                    return Some(Event::Unserved(Refused::Descriptors));
-                }
-                // This kernel has not the backend's kind of address (IPv6 switched off): another backend may have another.
+                // This kernel may not have the backend's kind of address (IPv6 switched off): another backend may have another.
                 self.tried.push(Arc::clone(backend.owner()));
-                return Some(Event::ConnectFailed);
+                // The place goes back, and who waits for it is told.
+                drop(backend);
+                io.call(&self.service.line);
+                return Some(if is_local(error) {
+                    Event::Unserved(Refused::Descriptors)
+                } else {
+                    Event::ConnectFailed
+                });
             }
         };
         let token = self.token(What::Connect);

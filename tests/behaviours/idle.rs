@@ -1,8 +1,11 @@
 //! Where nothing is due, nothing happens.
 
+use std::net::TcpStream;
 use std::time::Duration;
 
-use crate::harness::{Backend, Bytes, Machine, Setup, exchange, receive, seed, send};
+use crate::harness::{
+    Backend, Bytes, Machine, PATIENCE, Setup, connect, exchange, receive, reset, seed, send, wait_until,
+};
 
 /// A session looks once more when a deadline that it has already met would have been due; with short ones that is soon over.
 fn quick(setup: Setup) -> Setup {
@@ -54,4 +57,39 @@ fn it_is_not_woken_after_it_has_been_busy_either() {
     assert_eq!(balancer.process().sleeps(), sleeps);
     assert_eq!(balancer.process().ring_workers(), 0);
     balancer.stop_after(client);
+}
+
+#[test]
+fn clients_that_wait_for_a_place_in_two_services_keep_no_worker_awake() {
+    let machine = Machine::alone();
+    let (a, b) = (Backend::named("a"), Backend::named("b"));
+    let (one, queue) = ("max_connections: 1", "queue: { size: 50, timeout: 1m }");
+    let setup = Setup::new().backend_with("a", a.address, one).setting(queue);
+    let balancer = machine.start(setup.service("other").backend_with("b", b.address, one).setting(queue));
+    let addresses = [balancer.address(), balancer.address_of("other")];
+    // Which worker a client is given to is chance: over eight clients of each, the two in front are often on two workers.
+    let mut lines = addresses.map(|address| (0..8).map(|_| connect(address)).collect::<Vec<TcpStream>>());
+    lines.iter_mut().flatten().for_each(|client| client.set_nonblocking(true).expect("O_NONBLOCK"));
+    for turn in 0..8 {
+        for line in &lines {
+            wait_until("one of the line is served", PATIENCE, || line.iter().any(is_served));
+        }
+        let line = &mut lines[turn % 2];
+        let served = line.iter().position(is_served).expect("one is served");
+        reset(line.swap_remove(served));
+        wait_until("the next in line is served", PATIENCE, || line.iter().any(is_served));
+        let wakes = balancer.number("/wakes");
+        // Long enough for thousands of turns, if two workers woke each other.
+        std::thread::sleep(Duration::from_millis(100));
+        let wakes = balancer.number("/wakes") - wakes;
+        assert!(wakes < 100, "{wakes} turns in 100 ms in which nobody came or went");
+    }
+    drop(lines);
+    balancer.await_no_session();
+    balancer.stop();
+}
+
+/// Its backend has said its name.
+fn is_served(client: &TcpStream) -> bool {
+    matches!(client.peek(&mut [0]), Ok(1))
 }
