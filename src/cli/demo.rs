@@ -7,24 +7,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::Full;
-use hyper::Response;
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio::time::sleep;
 
 use super::{log, serve};
 use crate::admin::{self, ConfigFile};
 use crate::app::Program;
-use crate::config::{self, Admin, Backend, Balance, Config, Listen, Weight};
+use crate::config::{self, AccessLog, Admin, Backend, Balance, Config, Health, Listen, Weight};
 
 /// Where the demo's clients arrive.
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
-/// The sample servers.
-const NAMES: [&str; 2] = ["web-01", "web-02"];
+/// The sample servers; the last one is the backup.
+const NAMES: [&str; 3] = ["web-01", "web-02", "web-03"];
+/// How long a sample server that was asked to stop refuses connections.
+const PAUSE: Duration = Duration::from_secs(20);
 
-/// Try it: two sample servers and a balancer on 127.0.0.1:8080, no file and no privilege needed
+/// Try it: two sample servers, a backup and a balancer on 127.0.0.1:8080, no file and no privilege needed
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {}
 
@@ -49,19 +53,25 @@ pub(super) fn run(_: &Arguments) -> ExitCode {
     }
 }
 
-fn introduce(backends: &[(&str, SocketAddr)], admin_socket: &std::path::Path) {
-    println!("balancer demo: round robin over {} sample servers in this process", backends.len());
-    for (name, address) in backends {
+fn introduce(servers: &[(&str, SocketAddr)], admin_socket: &std::path::Path) {
+    println!("balancer demo: round robin over two sample servers in this process, and a backup");
+    for (name, address) in servers {
         println!("  {name}  http://{address}");
     }
+    let first = servers.first().map_or(LISTEN, |(_, address)| *address);
     println!("\nTry, in another terminal:");
     println!("  curl {LISTEN}                     # again and again: the servers take turns");
     println!("  for i in 1 2 3 4; do curl -s {LISTEN}; done");
+    println!(
+        "  curl {first}/stop               # stops web-01 for {} s: it is evicted, and comes back",
+        PAUSE.as_secs()
+    );
     println!("  balancer status --socket {}", admin_socket.display());
-    println!("\nEach new session is a line below. Ctrl-C ends it.\n");
+    println!("\nStop web-02 the same way, and the backup web-03 answers.");
+    println!("Each new session and each change of a server's state is a line below. Ctrl-C ends it.\n");
 }
 
-fn config(backends: &[(&str, SocketAddr)]) -> Config {
+fn config(servers: &[(&str, SocketAddr)]) -> Config {
     let backend = |&(name, address): &(&str, SocketAddr)| Backend {
         name: name.into(),
         address,
@@ -69,19 +79,26 @@ fn config(backends: &[(&str, SocketAddr)]) -> Config {
         max_connections: None,
         probe_address: None,
     };
+    let (backups, backends): (Vec<_>, Vec<_>) =
+        servers.iter().map(backend).partition(|backend| &*backend.name == NAMES[2]);
     Config {
         workers: None,
         drain: Duration::from_secs(2),
         max_connections: None,
         admin: Admin::default(),
-        access_log: config::AccessLog::Off,
+        access_log: AccessLog::Off,
         services: vec![config::Service {
             name: Arc::from("web"),
             listen: vec![Listen::Tcp(LISTEN)],
             balance: Balance::RoundRobin,
-            backends: backends.iter().map(backend).collect(),
-            backups: Vec::new(),
-            health: config::Health::default(),
+            backends,
+            backups,
+            health: Health {
+                interval: Duration::from_secs(1),
+                timeout: Duration::from_millis(500),
+                fall: 2,
+                ..Health::default()
+            },
             connect: config::Connect::default(),
             timeouts: config::Timeouts::default(),
             max_connections: None,
@@ -99,20 +116,46 @@ fn start_server(name: &'static str) -> std::io::Result<SocketAddr> {
     Ok(address)
 }
 
-/// Answers every request with the server's name.
-async fn answer(listener: TcpListener, name: &'static str) {
+/// Answers every request with the server's name; asked for `/stop`, it refuses connections for a while.
+async fn answer(mut listener: TcpListener, name: &'static str) {
+    let stop = Arc::new(Notify::new());
     loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            // No descriptor left: others are served first.
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        tokio::spawn(async move {
-            let service = service_fn(move |_| async move {
-                Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(format!("{name}\n")))))
-            });
-            // A client that breaks off concerns nobody else.
-            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
-        });
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => drop(tokio::spawn(converse(stream, name, Arc::clone(&stop)))),
+                // No descriptor left: others are served first.
+                Err(_) => sleep(Duration::from_millis(100)).await,
+            },
+            () = stop.notified() => listener = pause(listener).await,
+        }
     }
+}
+
+/// Stops listening for a while, then begins anew on the same port.
+async fn pause(listener: TcpListener) -> TcpListener {
+    // Its port is known, or it would not have been announced.
+    let Ok(address) = listener.local_addr() else { return listener };
+    drop(listener);
+    sleep(PAUSE).await;
+    loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => return listener,
+            // Somebody else has taken the port meanwhile.
+            Err(_) => sleep(Duration::from_secs(1)).await,
+        }
+    }
+}
+
+async fn converse(stream: TcpStream, name: &'static str, stop: Arc<Notify>) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let text = if request.uri().path() == "/stop" {
+            stop.notify_one();
+            format!("{name} stops for {} s\n", PAUSE.as_secs())
+        } else {
+            format!("{name}\n")
+        };
+        async move { Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(text)))) }
+    });
+    // A client that breaks off concerns nobody else.
+    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }

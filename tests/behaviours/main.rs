@@ -10,6 +10,7 @@ mod deadlines;
 mod ends;
 mod families;
 mod idle;
+mod incident;
 mod latency;
 mod limits;
 mod local_faults;

@@ -159,7 +159,7 @@ impl Tracked {
         let kind = if *role == Role::Backup { "backup" } else { "backend" };
         let (service, from, to) = (&self.state.name, change.from.label(), change.to.label());
         let left = self.left();
-        let alert = change.to != State::Up && !self.backends.iter().any(|w| w.health.state() == State::Up);
+        let alert = self.backends.iter().all(|watched| watched.health.state() == State::Down);
         let level = match change.to {
             _ if alert => log::Level::Error,
             State::Up => log::Level::Info,
