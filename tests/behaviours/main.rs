@@ -3,6 +3,7 @@
 mod harness;
 
 mod backpressure;
+mod backups;
 mod balancing;
 mod cleanup;
 mod connecting;
@@ -14,6 +15,7 @@ mod incident;
 mod latency;
 mod limits;
 mod local_faults;
+mod queue;
 mod real_servers;
 mod relay;
 mod resets;

@@ -140,6 +140,12 @@ impl Balancer {
         });
     }
 
+    /// Waits until a text of the status, like a state, is this.
+    #[track_caller]
+    pub(crate) fn await_state(&self, pointer: &str, state: &str) {
+        wait_until(&format!("{pointer} is {state}"), PATIENCE, || self.status().text(pointer) == state);
+    }
+
     /// Waits until no session is open.
     #[track_caller]
     pub(crate) fn await_no_session(&self) {

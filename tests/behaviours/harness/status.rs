@@ -23,6 +23,13 @@ impl Status {
         found.as_u64().unwrap_or_else(|| panic!("{pointer} is {found}, not a count"))
     }
 
+    /// The text at a JSON pointer; it must be there.
+    #[track_caller]
+    pub(crate) fn text(&self, pointer: &str) -> String {
+        let found = self.0.pointer(pointer).and_then(Value::as_str);
+        found.unwrap_or_else(|| panic!("no text {pointer} in the status: {:#}", self.0)).into()
+    }
+
     /// The sum of all numbers of the object at a JSON pointer.
     #[track_caller]
     pub(crate) fn sum(&self, pointer: &str) -> u64 {
