@@ -2,6 +2,7 @@
 
 mod harness;
 
+mod algorithms;
 mod backpressure;
 mod backups;
 mod balancing;

@@ -1,0 +1,180 @@
+//! Each way to choose a backend does what its name says, and shares are right when backends come and go.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
+
+use crate::harness::{
+    Backend, Balancer, Machine, PATIENCE, Port, Setup, admitted, exchange, patient, served_by, wait_until,
+};
+
+/// Quick probes: up and down at once.
+const PROBED: &str = "health: { probe: tcp, interval: 100ms, timeout: 100ms, rise: 1, fall: 1 }";
+
+fn served_in_turn(balancer: &Balancer, count: usize) -> Vec<String> {
+    let address = balancer.address();
+    (0..count).map(|_| served_by(address)).collect()
+}
+
+fn count_of(names: &[String], name: &str) -> usize {
+    names.iter().filter(|served| *served == name).count()
+}
+
+fn await_backend(balancer: &Balancer, name: &str, state: &str) {
+    balancer.await_state(&format!("/services/web/backends/{name}/state"), state);
+}
+
+/// Who serves a client that comes from this address.
+fn served_from(source: Ipv4Addr, address: SocketAddr) -> String {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.bind(&SocketAddr::from((source, 0)).into()).expect("binding to an address of the loopback");
+    socket.connect_timeout(&address.into(), PATIENCE).expect("connecting");
+    let (stream, mut name) = (patient(TcpStream::from(socket)), String::new());
+    let mut line = std::io::BufReader::new(&stream);
+    std::io::BufRead::read_line(&mut line, &mut name).expect("a name");
+    assert!(name.ends_with('\n'), "refused or cut short: {name:?}");
+    name.trim_end().into()
+}
+
+#[test]
+fn a_backend_that_goes_down_and_comes_back_has_its_exact_share_from_the_next_connection_on() {
+    let machine = Machine::shared();
+    let (a, port) = (Backend::named("a"), Port::refusing());
+    let b = Backend::named_on(port.listen(), "b");
+    let setup = Setup::new().backend("a", a.address).backend("b", port.address).workers(4);
+    let balancer = machine.start(setup.setting(PROBED));
+    ["a", "b"].iter().for_each(|name| await_backend(&balancer, name, "up"));
+    let equal = |balancer: &Balancer| {
+        let names = served_in_turn(balancer, 30);
+        assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "not alternating: {names:?}");
+        assert_eq!((count_of(&names, "a"), count_of(&names, "b")), (15, 15));
+    };
+    equal(&balancer);
+    drop(b);
+    await_backend(&balancer, "b", "down");
+    assert_eq!(served_in_turn(&balancer, 30), ["a"; 30]);
+    let _b = Backend::named_on(port.listen(), "b");
+    await_backend(&balancer, "b", "up");
+    balancer.await_number("/services/web/connections", 0);
+    equal(&balancer);
+    balancer.stop();
+}
+
+#[test]
+fn a_backend_that_starts_slowly_has_a_small_share_that_grows_to_a_whole_one() {
+    let machine = Machine::shared();
+    let (a, port) = (Backend::named("a"), Port::refusing());
+    let setup = Setup::new().backend("a", a.address).backend("b", port.address);
+    let balancer = machine.start(setup.setting(&PROBED.replace(" }", ", slow_start: 4s }")));
+    await_backend(&balancer, "b", "down");
+    let _b = Backend::named_on(port.listen(), "b");
+    await_backend(&balancer, "b", "up");
+    let start = Instant::now();
+    let early = count_of(&served_in_turn(&balancer, 32), "b");
+    // In the first quarter of the ramp it weighs at most 5/16 of the other: at most 5 of 21, 7.6 of 32.
+    assert!(start.elapsed() < Duration::from_millis(900), "this machine is too busy to see the beginning of the ramp");
+    assert!(early <= 8, "{early} of 32 in the first quarter");
+    wait_until("it has grown", PATIENCE, || start.elapsed() >= Duration::from_millis(2200));
+    let middle = count_of(&served_in_turn(&balancer, 32), "b");
+    assert!(middle > early && middle <= 15, "{early}, then {middle} of 32");
+    wait_until("the ramp is over", PATIENCE, || start.elapsed() >= Duration::from_millis(4500));
+    let names = served_in_turn(&balancer, 32);
+    assert_eq!((count_of(&names, "a"), count_of(&names, "b")), (16, 16), "{names:?}");
+    balancer.stop();
+}
+
+#[test]
+fn least_connections_evens_out_what_long_sessions_have_made_uneven() {
+    let machine = Machine::shared();
+    let (a, b) = (Backend::named("a"), Backend::named("b"));
+    let setup = Setup::new().backend("a", a.address).backend("b", b.address).workers(4);
+    let balancer = machine.start(setup.setting("balance: least_connections"));
+    let address = balancer.address();
+    let stay = |count: usize| -> Vec<_> { (0..count).map(|_| admitted(address).expect("served")).collect() };
+    let (long, short): (Vec<_>, Vec<_>) = stay(20).into_iter().partition(|(_, name)| name == "a");
+    assert_eq!((long.len(), short.len()), (10, 10));
+    drop(short);
+    balancer.await_number("/services/web/backends/b/connections", 0);
+    // The next ten all go to the empty one, and from then on each has the same.
+    let mut new = stay(10);
+    assert!(new.iter().all(|(_, name)| name == "b"), "not to the emptier one: {new:?}");
+    new.append(&mut stay(10));
+    assert_eq!(["a", "b"].map(|name| balancer.of_backend(name, "connections")), [15, 15]);
+    long.iter().for_each(|(client, _)| exchange(client));
+    drop((long, new));
+    balancer.await_no_session();
+    balancer.stop();
+}
+
+#[test]
+fn two_random_choices_keep_the_load_close_together() {
+    let machine = Machine::shared();
+    let names = ["a", "b", "c", "d"];
+    let backends = names.map(Backend::named);
+    let setup =
+        backends.iter().zip(names).fold(Setup::new(), |setup, (backend, name)| setup.backend(name, backend.address));
+    let balancer = machine.start(setup.setting("balance: random_two").workers(4));
+    let address = balancer.address();
+    let held: Vec<_> = (0..200).map(|_| admitted(address).expect("served")).collect();
+    let open = names.map(|name| balancer.of_backend(name, "connections"));
+    // 50 each on the average. One random choice strays by 6 (one standard deviation); the lesser of two by 1 or 2.
+    assert!(open.iter().all(|open| (47..=53).contains(open)), "{open:?}");
+    let order: Vec<String> = held.iter().map(|(_, name)| name.clone()).collect();
+    let period = |pair: &[String]| pair.windows(5).filter(|run| run[0] == run[4]).count();
+    assert!(period(&order) < 180, "in turns rather than at random");
+    drop(held);
+    balancer.await_no_session();
+    balancer.stop();
+}
+
+#[test]
+fn source_hash_keeps_a_client_on_its_backend_and_one_that_goes_moves_its_own_clients_only() {
+    let machine = Machine::shared();
+    let (a, port, c) = (Backend::named("a"), Port::refusing(), Backend::named("c"));
+    let b = Backend::named_on(port.listen(), "b");
+    let setup = Setup::new().backend("a", a.address).backend("b", port.address).backend("c", c.address).workers(4);
+    let balancer = machine.start(setup.setting("balance: source_hash").setting(PROBED));
+    ["a", "b", "c"].iter().for_each(|name| await_backend(&balancer, name, "up"));
+    let address = balancer.address();
+    let serve_all = || -> Vec<String> {
+        (0..90).map(|number| served_from(Ipv4Addr::new(127, 0, 1 + number / 30, 1 + number), address)).collect()
+    };
+    let before = serve_all();
+    assert_eq!(serve_all(), before, "the same client to the same backend");
+    // 30 each on the average, one standard deviation is 4.5.
+    for name in ["a", "b", "c"] {
+        assert!((8..=52).contains(&count_of(&before, name)), "{name} has {} of 90", count_of(&before, name));
+    }
+    drop(b);
+    await_backend(&balancer, "b", "down");
+    let during = serve_all();
+    for (before, during) in before.iter().zip(&during) {
+        assert!(during != "b" && (before == "b" || before == during), "{before} became {during}");
+    }
+    let orphans: Vec<_> = before.iter().zip(during).filter(|(before, _)| *before == "b").map(|(_, now)| now).collect();
+    assert!(["a", "c"].iter().all(|name| count_of(&orphans, name) > 0), "all to one neighbour: {orphans:?}");
+    let _b = Backend::named_on(port.listen(), "b");
+    await_backend(&balancer, "b", "up");
+    assert_eq!(serve_all(), before, "its clients return to it");
+    balancer.stop();
+}
+
+#[test]
+fn first_fills_one_after_the_other() {
+    let machine = Machine::shared();
+    let (a, b, c) = (Backend::named("a"), Backend::named("b"), Backend::named("c"));
+    let setup = Setup::new().backend_with("a", a.address, "max_connections: 3");
+    let setup = setup.backend_with("b", b.address, "max_connections: 2").backend("c", c.address);
+    let balancer = machine.start(setup.setting("balance: first").workers(4));
+    let address = balancer.address();
+    let mut held: Vec<_> = (0..8).map(|_| admitted(address).expect("served")).collect();
+    let names: Vec<&str> = held.iter().map(|(_, name)| name.as_str()).collect();
+    assert_eq!(names, ["a", "a", "a", "b", "b", "c", "c", "c"]);
+    held.remove(0);
+    balancer.await_number("/services/web/backends/a/connections", 2);
+    assert_eq!([admitted(address), admitted(address)].map(|client| client.expect("served").1), ["a", "c"]);
+    drop(held);
+    balancer.await_no_session();
+    balancer.stop();
+}
