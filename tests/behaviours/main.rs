@@ -20,5 +20,6 @@ mod queue;
 mod real_servers;
 mod relay;
 mod resets;
+mod seeing;
 mod stop;
 mod vanished;

@@ -187,6 +187,12 @@ impl Balancer {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).last.iter().any(|line| line.contains(text))
     }
 
+    /// The last line of the log that contains this text.
+    pub(crate) fn log_line(&self, text: &str) -> Option<String> {
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.last.iter().rev().find(|line| line.contains(text)).cloned()
+    }
+
     /// Sends a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         self.process().signal(signal);

@@ -15,6 +15,8 @@ pub(crate) struct Setup {
     pub(super) inside: Option<Arc<Namespaces>>,
     pub(super) user: Option<u32>,
     workers: u32,
+    /// What stands behind the admin socket.
+    http: &'static str,
     process: Vec<String>,
     services: Vec<Service>,
 }
@@ -41,6 +43,7 @@ impl Setup {
             inside: None,
             user: None,
             workers: 2,
+            http: "",
             process: Vec::new(),
             services: vec![Service::new("web")],
         }
@@ -54,6 +57,12 @@ impl Setup {
     /// The number of event loops; 2 until said otherwise.
     pub(crate) fn workers(mut self, workers: u32) -> Self {
         self.workers = workers;
+        self
+    }
+
+    /// The admin side listens on a free TCP port of 127.0.0.1, too.
+    pub(crate) fn http(mut self) -> Self {
+        self.http = ", http: 127.0.0.1:0";
         self
     }
 
@@ -116,7 +125,8 @@ impl Setup {
     }
 
     pub(super) fn yaml(&self) -> String {
-        let mut yaml = format!("workers: {}\nadmin: {{ socket: {} }}\n", self.workers, self.socket().display());
+        let mut yaml =
+            format!("workers: {}\nadmin: {{ socket: {}{} }}\n", self.workers, self.socket().display(), self.http);
         for line in &self.process {
             let _ = writeln!(yaml, "{line}");
         }
