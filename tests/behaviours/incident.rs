@@ -1,7 +1,7 @@
 //! Servers die, hang, lie and come back while clients go on: what users and operators see.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -9,8 +9,8 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::harness::{
-    Backend, Balancer, Deaf, Machine, PATIENCE, Port, Server, Setup, Tool, admitted, connect, exchange, free_port,
-    served_by, wait_until,
+    Backend, Balancer, Deaf, Machine, NEAR, Namespaces, PATIENCE, Port, SLACK, Server, Setup, Tool, admitted, connect,
+    exchange, free_port, served_by, wait_until,
 };
 
 /// Quick checks, which still leave a busy machine time to answer.
@@ -262,4 +262,43 @@ fn a_probe_that_fails_cuts_no_session() {
     await_state(&balancer, "a", "down");
     exchange(&client);
     balancer.stop_after(client);
+}
+
+#[test]
+fn a_server_behind_a_dropping_firewall_costs_a_client_one_connect_timeout_and_nobody_after_the_eviction() {
+    const TIMEOUT: Duration = Duration::from_millis(400);
+    let machine = Machine::alone();
+    let namespaces = Namespaces::new();
+    let far = |name| {
+        let listener = namespaces.far().run(|| TcpListener::bind("10.77.0.2:0").expect("a backend's port"));
+        Backend::named_on(listener, name)
+    };
+    let (a, b) = (far("a"), far("b"));
+    let setup = Setup::new().inside(&namespaces).listen(SocketAddr::from((NEAR, 8080)));
+    let setup = setup.backend("a", a.address).backend("b", b.address).setting("connect: { timeout: 400ms }");
+    let balancer =
+        machine.start(setup.setting("health: { interval: 1s, timeout: 300ms, rise: 2, fall: 2, passive: off }"));
+    await_state(&balancer, "a", "up");
+    await_state(&balancer, "b", "up");
+    let client = || {
+        let start = Instant::now();
+        let (stream, name) = namespaces.near().run(|| admitted(SocketAddr::from((NEAR, 8080)))).expect("served");
+        drop(stream);
+        (name, start.elapsed())
+    };
+    namespaces.far().swallow(b.address.port());
+    let mut waited = 0;
+    while of(&balancer, "b", "state") == "up" {
+        let (name, took) = client();
+        assert!(took < TIMEOUT + SLACK, "a client waited {took:?}");
+        waited += u32::from(name == "a" && took >= TIMEOUT);
+    }
+    assert!(waited > 0, "nobody met the firewall before the eviction");
+    assert!(of(&balancer, "b", "reason").contains("timed out"), "{}", of(&balancer, "b", "reason"));
+    for _ in 0..20 {
+        let (name, took) = client();
+        assert!(name == "a" && took < TIMEOUT, "{name} after {took:?}");
+    }
+    balancer.await_no_session();
+    balancer.stop();
 }

@@ -77,6 +77,15 @@ impl Side {
         run("ip", &["netns", "exec", &self.name, "nft", rules]);
     }
 
+    /// From now on what arrives for this TCP port is swallowed, as a dropping firewall does it.
+    pub(crate) fn swallow(&self, port: u16) {
+        let rules = format!(
+            "add table inet swallow; add chain inet swallow in {{ type filter hook input priority 0; }}; \
+             add rule inet swallow in tcp dport {port} drop"
+        );
+        run("ip", &["netns", "exec", &self.name, "nft", &rules]);
+    }
+
     /// Leaves these local ports for outgoing connections.
     pub(crate) fn local_ports(&self, first: u16, last: u16) {
         let range = format!("net.ipv4.ip_local_port_range={first} {last}");
