@@ -249,6 +249,32 @@ fn how_a_probe_failed_is_told_apart() {
 }
 
 #[test]
+fn a_backend_that_flaps_costs_one_line_a_change_and_no_descriptor() {
+    let machine = Machine::alone();
+    let (port, other) = (Port::refusing(), Backend::named("other"));
+    let first = Backend::named_on(port.listen(), "a");
+    let setup = Setup::new().backend("a", port.address).backend("other", other.address);
+    let balancer = machine.start(setup.setting("health: { interval: 100ms, timeout: 100ms, rise: 2, fall: 2 }"));
+    await_state(&balancer, "a", "up");
+    await_state(&balancer, "other", "up");
+    let (lines, mut backend) = (balancer.log_lines(), Some(first));
+    let descriptors = balancer.process().descriptors();
+    const FLAPS: usize = 8;
+    for _ in 0..FLAPS {
+        drop(backend.take());
+        await_state(&balancer, "a", "down");
+        backend = Some(Backend::named_on(port.listen(), "a"));
+        await_state(&balancer, "a", "up");
+    }
+    assert_eq!(balancer.log_lines() - lines, 2 * FLAPS, "one line for each change of state");
+    assert!(balancer.has_logged("up -> down: connect refused, 2 of 2 probes failed; left to serve: 1 of 2 backends"));
+    assert!(balancer.has_logged("down -> up: 2 of 2 probes passed; left to serve: 2 of 2 backends"));
+    // A probe under way and the admin's own connection come and go.
+    wait_until("no descriptor has leaked", PATIENCE, || balancer.process().descriptors() <= descriptors);
+    balancer.stop();
+}
+
+#[test]
 fn a_probe_that_fails_cuts_no_session() {
     let machine = Machine::shared();
     let (backend, port) = (Backend::echo(), Port::refusing());
