@@ -8,12 +8,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::time::Duration;
 
 use balancer::observe::condition::{Condition, State};
-use balancer::observe::counters::PerWorker;
-use balancer::table::{Algorithm, Backend, Lease, Line, Member, Places, Role, Roster, Service, ServiceState, Settings};
+use balancer::table::{Algorithm, Backend, Lease, Member, Role, Roster, Service, ServiceState, Settings};
 use fastrand::Rng;
 
 const BACKENDS: usize = 10;
@@ -240,27 +237,13 @@ impl Scenario {
             starting: false,
             try_all: false,
         };
-        let second = Duration::from_secs(1);
-        let settings = Settings {
-            connect_timeout: second,
-            connect_attempts: 1,
-            queue: Duration::from_secs(1),
-            idle: second,
-            half_closed: second,
-            unresponsive: second,
-        };
+        let settings = Settings::default();
         Service::new(Arc::clone(state), roster, settings)
     }
 }
 
 fn state() -> Arc<ServiceState> {
-    Arc::new(ServiceState {
-        name: "simulated".into(),
-        places: Places::new(None),
-        line: Line::new(0),
-        cursor: AtomicU64::new(0),
-        counters: PerWorker::new(1),
-    })
+    Arc::new(ServiceState::new("simulated".into(), None, 0, 1))
 }
 
 fn exponential(random: &mut Rng, mean: f64) -> f64 {

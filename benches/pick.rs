@@ -9,11 +9,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use balancer::observe::condition::{Condition, State};
-use balancer::observe::counters::PerWorker;
-use balancer::table::{Algorithm, Backend, Line, Member, Places, Role, Roster, Service, ServiceState, Settings};
+use balancer::table::{Algorithm, Backend, Member, Role, Roster, Service, ServiceState, Settings};
 use divan::Bencher;
 
 const SIZES: [u16; 3] = [2, 100, 1000];
@@ -35,13 +33,7 @@ fn service(algorithm: Algorithm, backends: u16, limit: Option<NonZeroU32>) -> Se
         weight: 1,
         share: Member::WHOLE,
     };
-    let state = ServiceState {
-        name: "bench".into(),
-        places: Places::new(None),
-        line: Line::new(0),
-        cursor: AtomicU64::new(0),
-        counters: PerWorker::new(1),
-    };
+    let state = ServiceState::new("bench".into(), None, 0, 1);
     let roster = Roster {
         algorithm,
         members: (1..=backends).map(member).collect(),
@@ -49,14 +41,7 @@ fn service(algorithm: Algorithm, backends: u16, limit: Option<NonZeroU32>) -> Se
         starting: false,
         try_all: false,
     };
-    let settings = Settings {
-        connect_timeout: Duration::from_secs(3),
-        connect_attempts: 3,
-        queue: Duration::from_secs(1),
-        idle: Duration::from_secs(3600),
-        half_closed: Duration::from_secs(60),
-        unresponsive: Duration::from_secs(30),
-    };
+    let settings = Settings::default();
     Service::new(Arc::new(state), roster, settings)
 }
 

@@ -3,8 +3,6 @@
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
@@ -12,7 +10,7 @@ use jiff::Timestamp;
 use super::{ConfigFile, View};
 use crate::observe::condition::{Condition, State};
 use crate::observe::counters::PerWorker;
-use crate::table::{Algorithm, Backend, Line, Member, Places, Role, Roster, Service, ServiceState, Settings, Table};
+use crate::table::{Algorithm, Backend, Member, Places, Role, Roster, Service, ServiceState, Settings, Table};
 
 /// The number of workers.
 pub(crate) const WORKERS: usize = 2;
@@ -25,13 +23,7 @@ pub(crate) fn view(services: &[&str], backends: &[&str]) -> Arc<View> {
             let backend = Backend::new((*name).into(), address, Role::Primary, NonZeroU32::new(400), up, WORKERS);
             Member { backend: Arc::new(backend), weight, share: Member::WHOLE }
         };
-        let state = ServiceState {
-            name: (*name).into(),
-            places: Places::new(None),
-            line: Line::new(0),
-            cursor: AtomicU64::new(0),
-            counters: PerWorker::new(WORKERS),
-        };
+        let state = ServiceState::new((*name).into(), None, 0, WORKERS);
         let roster = Roster {
             algorithm: Algorithm::RoundRobin,
             members: backends.iter().zip(8080..).zip(1..).map(member).collect(),
@@ -39,14 +31,7 @@ pub(crate) fn view(services: &[&str], backends: &[&str]) -> Arc<View> {
             starting: false,
             try_all: false,
         };
-        let settings = Settings {
-            connect_timeout: Duration::from_secs(3),
-            connect_attempts: 3,
-            queue: Duration::from_secs(1),
-            idle: Duration::from_secs(3600),
-            half_closed: Duration::from_secs(60),
-            unresponsive: Duration::from_secs(30),
-        };
+        let settings = Settings::default();
         Arc::new(Service::new(Arc::new(state), roster, settings))
     };
     Arc::new(View {

@@ -14,7 +14,9 @@ mod source_hash;
 #[cfg(test)]
 mod tests;
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -56,6 +58,21 @@ pub struct Settings {
     pub unresponsive: Duration,
 }
 
+impl Default for Settings {
+    /// What holds where the configuration says nothing.
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self {
+            connect_timeout: seconds(3),
+            connect_attempts: 3,
+            queue: seconds(1),
+            idle: seconds(3600),
+            half_closed: seconds(60),
+            unresponsive: seconds(30),
+        }
+    }
+}
+
 /// A service's state that outlives any one table.
 #[derive(Debug)]
 pub struct ServiceState {
@@ -66,9 +83,22 @@ pub struct ServiceState {
     /// Who waits for a place in a backend.
     pub line: Line,
     /// The cursor that all workers advance.
-    pub cursor: std::sync::atomic::AtomicU64,
+    pub cursor: AtomicU64,
     /// What each worker counts of it.
     pub counters: PerWorker<ServiceCounters>,
+}
+
+impl ServiceState {
+    /// A service without a session: how many there may be, how many clients may wait for a place, and how many workers count.
+    pub fn new(name: Arc<str>, limit: Option<NonZeroU32>, queue: u32, workers: usize) -> Self {
+        Self {
+            name,
+            places: Places::new(limit),
+            line: Line::new(queue),
+            cursor: AtomicU64::new(0),
+            counters: PerWorker::new(workers),
+        }
+    }
 }
 
 impl HasPlaces for ServiceState {

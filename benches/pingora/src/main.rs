@@ -7,12 +7,10 @@
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use balancer::observe::condition::{Condition, State};
-use balancer::observe::counters::PerWorker;
-use balancer::table::{Algorithm, Backend, Lease, Line, Member, Places, Role, Roster, Service, ServiceState, Settings};
+use balancer::table::{Algorithm, Backend, Lease, Member, Role, Roster, Service, ServiceState, Settings};
 use pingora_load_balancing::LoadBalancer;
 use pingora_load_balancing::selection::{BackendIter, BackendSelection, Consistent, FNVHash, Random, RoundRobin};
 
@@ -78,22 +76,9 @@ fn service(algorithm: Algorithm, size: u16) -> Service {
         let backend = Backend::new(format!("b-{number}").into(), address, Role::Primary, None, condition, 1);
         Member { backend: Arc::new(backend), weight: 1, share: Member::WHOLE }
     };
-    let state = ServiceState {
-        name: "bench".into(),
-        places: Places::new(None),
-        line: Line::new(0),
-        cursor: AtomicU64::new(0),
-        counters: PerWorker::new(1),
-    };
+    let state = ServiceState::new("bench".into(), None, 0, 1);
     let members = (1..=size).map(member).collect();
     let roster = Roster { algorithm, members, backups: Vec::new(), starting: false, try_all: false };
-    let settings = Settings {
-        connect_timeout: Duration::from_secs(3),
-        connect_attempts: 3,
-        queue: Duration::from_secs(1),
-        idle: Duration::from_secs(3600),
-        half_closed: Duration::from_secs(60),
-        unresponsive: Duration::from_secs(30),
-    };
+    let settings = Settings::default();
     Service::new(Arc::new(state), roster, settings)
 }

@@ -2,7 +2,6 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -12,8 +11,7 @@ use crate::config;
 use crate::control::health::{self, Event, Health};
 use crate::control::probe::{Check, Target};
 use crate::observe::condition::Condition;
-use crate::observe::counters::PerWorker;
-use crate::table::{Algorithm, Backend, Line, Member, Places, Role, Roster, Service, ServiceState, Settings, Standby};
+use crate::table::{Algorithm, Backend, Member, Role, Roster, Service, ServiceState, Settings, Standby};
 
 /// Steps in which a backend that starts slowly comes to its whole weight.
 const STEPS: u16 = 16;
@@ -49,13 +47,12 @@ impl Tracked {
         let primaries = service.backends.iter().map(|backend| (Role::Primary, backend));
         let backups = service.backups.iter().map(|backend| (Role::Backup, backend));
         Self {
-            state: Arc::new(ServiceState {
-                name: Arc::clone(&service.name),
-                places: Places::new(service.max_connections),
-                line: Line::new(service.queue.size),
-                cursor: AtomicU64::new(0),
-                counters: PerWorker::new(workers),
-            }),
+            state: Arc::new(ServiceState::new(
+                Arc::clone(&service.name),
+                service.max_connections,
+                service.queue.size,
+                workers,
+            )),
             backends: primaries
                 .chain(backups)
                 .map(|(role, backend)| Watched::new(backend, role, &service.health, workers))

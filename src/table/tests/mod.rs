@@ -8,12 +8,9 @@ mod threads;
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::time::Duration;
 
-use super::{Algorithm, Backend, Lease, Line, Member, Places, Role, Roster, Service, ServiceState, Settings, Standby};
+use super::{Algorithm, Backend, Lease, Member, Role, Roster, Service, ServiceState, Settings, Standby};
 use crate::observe::condition::{Condition, State};
-use crate::observe::counters::PerWorker;
 
 /// A backend named after its number, without a limit where that is 0.
 fn backend(number: u16, role: Role, limit: u32) -> Arc<Backend> {
@@ -47,22 +44,8 @@ fn roster(algorithm: Algorithm, members: Vec<Member>) -> Roster {
 }
 
 fn service(roster: Roster) -> Service {
-    let state = ServiceState {
-        name: "web".into(),
-        places: Places::new(None),
-        line: Line::new(0),
-        cursor: AtomicU64::new(0),
-        counters: PerWorker::new(1),
-    };
-    let second = Duration::from_secs(1);
-    let settings = Settings {
-        connect_timeout: second,
-        connect_attempts: 3,
-        queue: Duration::from_secs(1),
-        idle: second,
-        half_closed: second,
-        unresponsive: second,
-    };
+    let state = ServiceState::new("web".into(), None, 0, 1);
+    let settings = Settings::default();
     Service::new(Arc::new(state), roster, settings)
 }
 
