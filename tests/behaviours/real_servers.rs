@@ -13,7 +13,7 @@ use crate::harness::{
 };
 
 /// A redis without persistence.
-fn redis(directory: &Path) -> Server {
+pub(crate) fn redis(directory: &Path) -> Server {
     let port = free_port();
     let arguments = format!("--port {port} --bind 127.0.0.1 --appendonly no --dir {}", directory.display());
     let mut tool = Tool::new("redis-server").arguments(&arguments);

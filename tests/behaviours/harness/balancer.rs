@@ -177,9 +177,21 @@ impl Balancer {
         metric(&text, name).unwrap_or_else(|| panic!("no {name} in the metrics:\n{text}"))
     }
 
+    /// Probes of a backend of the service `web` that have ended like this.
+    #[track_caller]
+    pub(crate) fn probes(&self, backend: &str, result: &str) -> u64 {
+        self.metric(&format!("balancer_probes_total{{service=\"web\",backend=\"{backend}\",result=\"{result}\"}}"))
+            as u64
+    }
+
     /// Lines logged so far.
     pub(crate) fn log_lines(&self) -> usize {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).lines
+    }
+
+    /// Lines of the log that contain this text.
+    pub(crate) fn logged(&self, text: &str) -> usize {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).last.iter().filter(|line| line.contains(text)).count()
     }
 
     /// Whether a line of the log contains this text.

@@ -86,6 +86,11 @@ impl Side {
         run("ip", &["netns", "exec", &self.name, "nft", &rules]);
     }
 
+    /// From now on no way leads from here to this network, and the kernel says so.
+    pub(crate) fn unreachable(&self, network: &str) {
+        self.ip(&format!("route add unreachable {network}"));
+    }
+
     /// Leaves these local ports for outgoing connections.
     pub(crate) fn local_ports(&self, first: u16, last: u16) {
         let range = format!("net.ipv4.ip_local_port_range={first} {last}");

@@ -1,0 +1,181 @@
+//! What a probe asks and learns: failures told apart, faults of this machine, clients that wait for the first ones.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use socket2::SockRef;
+
+use crate::harness::{
+    Backend, Balancer, Deaf, Machine, NEAR, Namespaces, PATIENCE, Port, Setup, admitted, assert_ends_with_reset, echo,
+    exchange, reset, wait_until,
+};
+
+/// Reads a request to the end of its head; the other side may leave before.
+pub(crate) fn hear(mut stream: &TcpStream) {
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") && matches!(stream.read(&mut byte), Ok(1)) {
+        head.push(byte[0]);
+    }
+}
+
+/// Answers a request with a status and nothing else.
+pub(crate) fn answer(mut stream: &TcpStream, status: &str) {
+    // A prober that has left is no failure of the backend.
+    let _ = write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    let _ = stream.shutdown(Shutdown::Write);
+    let _ = stream.read_to_end(&mut Vec::new());
+}
+
+/// A backend that answers a GET with a status after a while, and anything else at once with its name and an echo.
+fn slow(name: &'static str, after: Duration, status: &'static str) -> Backend {
+    Backend::new(move |mut stream| {
+        let mut first = [0];
+        if stream.read_exact(&mut first).is_err() {
+            return;
+        }
+        if first == *b"G" {
+            hear(stream);
+            std::thread::sleep(after);
+            answer(stream, status);
+        } else if stream.write_all(name.as_bytes()).is_ok() {
+            echo(stream);
+        }
+    })
+}
+
+fn state(balancer: &Balancer, backend: &str) -> String {
+    balancer.status().text(&format!("/services/web/backends/{backend}/state"))
+}
+
+/// Fails unless a backend is down soon, for this reason, and every probe of it had this result.
+#[track_caller]
+fn assert_fails(balancer: &Balancer, backend: &str, result: &str, why: &str) {
+    wait_until(&format!("{backend} is down"), PATIENCE, || state(balancer, backend) == "down");
+    let reason = balancer.status().text(&format!("/services/web/backends/{backend}/reason"));
+    assert!(reason.contains(why), "{backend}: {reason}");
+    let results = ["passed", "refused", "timed_out", "reset", "unreachable", "wrong_status", "wrong_bytes"];
+    let counted: Vec<_> = results.into_iter().filter(|result| balancer.probes(backend, result) > 0).collect();
+    assert_eq!(counted, [result], "{backend}: {reason}");
+}
+
+#[test]
+fn silence_a_reset_wrong_bytes_and_an_early_end_are_told_apart_from_what_was_expected() {
+    let machine = Machine::shared();
+    let silent = Backend::new(|mut stream| drop(stream.read_to_end(&mut Vec::new())));
+    let resetting = Backend::new(|mut stream| {
+        let _ = stream.read(&mut [0; 16]);
+        let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+    });
+    let closing = Backend::new(|mut stream| drop(stream.read(&mut [0; 16])));
+    let (parrot, deaf, dead) = (Backend::echo(), Deaf::new(), Port::refusing());
+    let good = Backend::new(|mut stream| {
+        let _ = stream.write_all(b"hello\r\n+PONG\r\n");
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let setup = Setup::new().backend("silent", silent.address).backend("resetting", resetting.address);
+    let setup = setup.backend("closing", closing.address).backend("parrot", parrot.address);
+    let setup = setup.backend("deaf", deaf.address).backend("dead", dead.address).backend("good", good.address);
+    let probe = r#"probe: { expect: { send: "PING\r\n", receive: "+PONG" } }"#;
+    let balancer = machine.start(setup.setting(&format!("health: {{ {probe}, interval: 500ms, timeout: 500ms }}")));
+    assert_fails(&balancer, "silent", "timed_out", "no answer within 500ms");
+    assert_fails(&balancer, "resetting", "reset", "connection reset");
+    assert_fails(&balancer, "closing", "wrong_bytes", "closed the connection without an answer");
+    assert_fails(&balancer, "parrot", "wrong_bytes", r#"answered "PING\r\n""#);
+    assert_fails(&balancer, "deaf", "timed_out", "connect timed out");
+    assert_fails(&balancer, "dead", "refused", "connect refused");
+    assert_eq!(state(&balancer, "good"), "up");
+    balancer.stop();
+}
+
+#[test]
+fn a_network_that_no_way_leads_to_is_unreachable_not_refused_and_not_a_fault_of_this_machine() {
+    let machine = Machine::shared();
+    let namespaces = Namespaces::new();
+    namespaces.near().unreachable("10.99.0.0/24");
+    let front = SocketAddr::from((NEAR, 8080));
+    let setup = Setup::new().inside(&namespaces).listen(front);
+    // The first has a route that says no, the second none at all.
+    let setup = setup.backend("cut", "10.99.0.1:80").backend("nowhere", "10.98.0.1:80");
+    let balancer = machine.start(setup.setting("health: { interval: 200ms, timeout: 200ms }"));
+    assert_fails(&balancer, "cut", "unreachable", "host unreachable");
+    assert_fails(&balancer, "nowhere", "unreachable", "network unreachable");
+    assert!(namespaces.far().run(|| admitted(front)).is_none());
+    balancer.await_refused("no_backend", 1);
+    balancer.stop();
+}
+
+#[test]
+fn probes_that_find_no_local_port_do_not_count_and_pass_again_once_there_is_one() {
+    let machine = Machine::shared();
+    let namespaces = Namespaces::new();
+    let listener = namespaces.near().run(|| TcpListener::bind("127.0.0.1:9000").expect("the backend's port"));
+    let backend = Backend::named_on(listener, "a");
+    let front = SocketAddr::from((NEAR, 8080));
+    let setup = Setup::new().inside(&namespaces).listen(front).backend("a", backend.address);
+    let balancer = machine.start(setup.setting("health: { interval: 200ms, timeout: 200ms, fall: 2, passive: 2 }"));
+    wait_until("it is up", PATIENCE, || state(&balancer, "a") == "up");
+    namespaces.near().local_ports(40_000, 40_009);
+
+    // Sessions take what the probes leave of the ten ports.
+    let mut held = Vec::new();
+    wait_until("no port is left for a probe", PATIENCE, || {
+        held.extend(namespaces.far().run(|| admitted(front)).map(|(client, _)| client));
+        balancer.probes("a", "local_fault") >= 6
+    });
+    assert_eq!(state(&balancer, "a"), "up", "this machine's fault is not the backend's");
+    assert!(balancer.has_logged("cannot probe a backend: ") && !balancer.has_logged("up -> down"));
+    held.iter().for_each(exchange);
+
+    let passed = balancer.probes("a", "passed");
+    held.drain(..).for_each(reset);
+    wait_until("probes pass again", PATIENCE, || balancer.probes("a", "passed") >= passed + 3);
+    assert_eq!((state(&balancer, "a").as_str(), balancer.of_backend("a", "failures")), ("up", 0));
+    balancer.await_no_session();
+    balancer.stop();
+}
+
+#[test]
+fn a_client_that_comes_before_the_first_probes_have_ended_is_served_as_soon_as_one_passes() {
+    let machine = Machine::shared();
+    let (deaf, slow) = (Deaf::new(), slow("slow", Duration::from_millis(700), "200 OK"));
+    let setup = Setup::new().backend("deaf", deaf.address).backend("slow", slow.address);
+    let balancer = machine.start(setup.setting("health: { probe: { http: {} }, interval: 5s, timeout: 5s }"));
+    let clients: Vec<_> = (0..10).map(|_| balancer.connect()).collect();
+    clients.iter().for_each(|mut client| client.write_all(b"x").expect("sending"));
+    for mut client in &clients {
+        let mut name = [0; 4];
+        client.read_exact(&mut name).expect("served");
+        assert_eq!(name, *b"slow");
+    }
+    assert_eq!((state(&balancer, "deaf").as_str(), state(&balancer, "slow").as_str()), ("starting", "up"));
+    assert_eq!((balancer.number("/services/web/refused"), balancer.probes("slow", "passed")), (0, 1));
+    assert_eq!(balancer.of_backend("deaf", "failures"), 0, "nobody is sent to one that is not known to serve");
+    drop(clients);
+    balancer.await_no_session();
+    balancer.stop();
+}
+
+#[test]
+fn clients_that_wait_for_the_first_probes_are_refused_when_the_last_of_them_has_failed_and_not_before() {
+    let machine = Machine::shared();
+    let (deaf, broken) = (
+        Deaf::new(),
+        Backend::new(|stream| {
+            hear(stream);
+            answer(stream, "500 Internal Server Error");
+        }),
+    );
+    let setup = Setup::new().backend("deaf", deaf.address).backend("broken", broken.address);
+    let balancer = machine.start(setup.setting("health: { probe: { http: {} }, interval: 2s, timeout: 2s }"));
+    let (clients, start): (Vec<_>, _) = ((0..5).map(|_| balancer.connect()).collect(), Instant::now());
+    wait_until("the first has failed", PATIENCE, || state(&balancer, "broken") == "down");
+    assert_eq!(state(&balancer, "deaf"), "starting", "this machine was too busy to look in time");
+    assert_eq!(balancer.number("/services/web/refused"), 0, "one probe has not ended yet");
+    clients.iter().for_each(assert_ends_with_reset);
+    assert!(start.elapsed() > Duration::from_secs(1), "refused after {:?}", start.elapsed());
+    balancer.await_refused("no_backend", 5);
+    assert!(balancer.probes("deaf", "timed_out") >= 1);
+    assert_eq!(balancer.logged("NOBODY IS LEFT TO SERVE"), 1);
+    balancer.stop();
+}
