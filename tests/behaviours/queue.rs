@@ -235,7 +235,7 @@ fn those_who_wait_are_served_at_once_by_a_backend_or_a_backup_that_comes_up() {
 fn a_stop_still_serves_those_who_wait_and_refuses_the_rest_after_drain() {
     let machine = Machine::shared();
     let a = Backend::named("a");
-    let setup = setup(&a, 1, "size: 100, timeout: 30s").process("drain: 1s");
+    let setup = setup(&a, 1, "size: 100, timeout: 30s").process("drain: 3s");
     let log = setup.directory().join("access.log");
     let mut balancer = machine.start(setup.process(&format!("access_log: {}", log.display())));
     let (serving, _) = admitted(balancer.address()).expect("served");
@@ -247,7 +247,7 @@ fn a_stop_still_serves_those_who_wait_and_refuses_the_rest_after_drain() {
     exchange(&waiting[0]);
     waiting[1..].iter().for_each(assert_waits);
     waiting[1..].iter().for_each(assert_ends_with_reset);
-    assert_took(start.elapsed(), Duration::from_secs(1));
+    assert_took(start.elapsed(), Duration::from_secs(3));
     let (code, _) = balancer.wait(PATIENCE);
     assert_eq!(code, Some(0));
     let log = std::fs::read_to_string(&log).expect("an access log");
