@@ -176,6 +176,8 @@ fn clients_that_wait_for_the_first_probes_are_refused_when_the_last_of_them_has_
     assert!(start.elapsed() > Duration::from_secs(1), "refused after {:?}", start.elapsed());
     balancer.await_refused("no_backend", 5);
     assert!(balancer.probes("deaf", "timed_out") >= 1);
+    // The line may still be on its way through the pipe.
+    wait_until("the loss is said", PATIENCE, || balancer.has_logged("NOBODY IS LEFT TO SERVE"));
     assert_eq!(balancer.logged("NOBODY IS LEFT TO SERVE"), 1);
     balancer.stop();
 }
