@@ -10,7 +10,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use balancer::observe::condition::{Condition, State};
-use balancer::table::{Algorithm, Backend, Lease, Member, Role, Roster, Service, ServiceState, Settings};
+use balancer::table::{Algorithm, Backend, Lease, Member, Roster, Service, ServiceState, Settings};
 use fastrand::Rng;
 
 const BACKENDS: usize = 10;
@@ -210,7 +210,7 @@ impl Scenario {
     fn backends(&self) -> Vec<Arc<Backend>> {
         let backend = |at: usize| {
             let (address, up) = (([10, 0, 0, 1], at as u16).into(), Condition::new(State::Up, "simulated"));
-            Arc::new(Backend::new(format!("web-{at:02}").into(), address, Role::Primary, self.limit, up, 1))
+            Arc::new(Backend::new(format!("web-{at:02}").into(), address, self.limit, up, 1))
         };
         (0..BACKENDS).map(backend).collect()
     }

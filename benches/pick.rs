@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use balancer::observe::condition::{Condition, State};
-use balancer::table::{Algorithm, Backend, Member, Role, Roster, Service, ServiceState, Settings};
+use balancer::table::{Algorithm, Backend, Member, Roster, Service, ServiceState, Settings};
 use divan::Bencher;
 
 const SIZES: [u16; 3] = [2, 100, 1000];
@@ -25,7 +25,6 @@ fn service(algorithm: Algorithm, backends: u16, limit: Option<NonZeroU32>) -> Se
         backend: Arc::new(Backend::new(
             format!("b-{number}").into(),
             SocketAddr::from(([127, 0, 0, 1], number)),
-            Role::Primary,
             limit,
             Condition::new(State::Up, "not probed"),
             1,

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::{ConfigFile, View};
 use crate::observe::condition::{Condition, State};
 use crate::observe::counters::PerWorker;
-use crate::table::{Algorithm, Backend, Member, Places, Role, Roster, Service, ServiceState, Settings, Table};
+use crate::table::{Algorithm, Backend, Member, Places, Roster, Service, ServiceState, Settings, Table};
 
 /// The number of workers.
 pub(crate) const WORKERS: usize = 2;
@@ -20,7 +20,7 @@ pub(crate) fn view(services: &[&str], backends: &[&str]) -> Arc<View> {
     let service = |name: &&str| {
         let member = |((name, port), weight): ((&&str, u16), u16)| {
             let (address, up) = (([10, 0, 0, 11], port).into(), Condition::new(State::Up, "not probed"));
-            let backend = Backend::new((*name).into(), address, Role::Primary, NonZeroU32::new(400), up, WORKERS);
+            let backend = Backend::new((*name).into(), address, NonZeroU32::new(400), up, WORKERS);
             Member { backend: Arc::new(backend), weight, share: Member::WHOLE }
         };
         let state = ServiceState::new((*name).into(), None, 0, WORKERS);

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::ready;
 use super::view::{View, descriptors};
 use crate::observe::counters::{Closed, Counter, Refused, ServiceCounters};
-use crate::table::{Backend, Service};
+use crate::table::{Backend, Role, Service};
 
 /// The whole process. Every time is RFC 3339 in UTC.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -186,10 +186,11 @@ impl ServiceStatus {
         let backends: IndexMap<_, _> = service
             .backends
             .iter()
-            .zip(service.weights.iter().copied())
+            .zip(&service.weights)
+            .map(|(backend, &weight)| (backend, Role::Primary, weight))
             // Backups have no shares: they are used in order.
-            .chain(service.backups.iter().map(|backup| (backup, 1)))
-            .map(|(backend, weight)| (backend.name.to_string(), BackendStatus::of(backend, weight)))
+            .chain(service.backups.iter().map(|backup| (backup, Role::Backup, 1)))
+            .map(|(backend, role, weight)| (backend.name.to_string(), BackendStatus::of(backend, role, weight)))
             .collect();
         Self {
             listen,
@@ -212,11 +213,11 @@ impl ServiceStatus {
 }
 
 impl BackendStatus {
-    fn of(backend: &Backend, weight: u16) -> Self {
+    fn of(backend: &Backend, role: Role, weight: u16) -> Self {
         let condition = backend.condition.load();
         Self {
             address: backend.address.to_string(),
-            role: backend.role.label().into(),
+            role: role.label().into(),
             state: condition.state.label().into(),
             since: time(condition.since),
             reason: condition.reason.clone(),

@@ -40,8 +40,6 @@ pub struct Backend {
     pub places: Places,
     /// What each worker counts of it.
     pub counters: PerWorker<BackendCounters>,
-    /// What it is there for.
-    pub role: Role,
     /// What the control plane, alone, has last decided about it. Picks do not look here: the table holds only those who may serve.
     pub condition: ArcSwap<Condition>,
     /// What the prober counts of it.
@@ -57,7 +55,6 @@ impl Backend {
     pub fn new(
         name: Arc<str>,
         address: SocketAddr,
-        role: Role,
         limit: Option<NonZeroU32>,
         condition: Condition,
         workers: usize,
@@ -67,7 +64,6 @@ impl Backend {
             address,
             places: Places::new(limit),
             counters: PerWorker::new(workers),
-            role,
             condition: ArcSwap::from_pointee(condition),
             probes: ProbeCounters::default(),
             failing: AtomicU32::new(0),

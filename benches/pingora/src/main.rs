@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use balancer::observe::condition::{Condition, State};
-use balancer::table::{Algorithm, Backend, Lease, Member, Role, Roster, Service, ServiceState, Settings};
+use balancer::table::{Algorithm, Backend, Lease, Member, Roster, Service, ServiceState, Settings};
 use pingora_load_balancing::LoadBalancer;
 use pingora_load_balancing::selection::{BackendIter, BackendSelection, Consistent, FNVHash, Random, RoundRobin};
 
@@ -73,7 +73,7 @@ fn service(algorithm: Algorithm, size: u16) -> Service {
     let member = |number: u16| {
         let address = SocketAddr::from(([127, 0, 0, 1], number));
         let condition = Condition::new(State::Up, "not probed");
-        let backend = Backend::new(format!("b-{number}").into(), address, Role::Primary, None, condition, 1);
+        let backend = Backend::new(format!("b-{number}").into(), address, None, condition, 1);
         Member { backend: Arc::new(backend), weight: 1, share: Member::WHOLE }
     };
     let state = ServiceState::new("bench".into(), None, 0, 1);

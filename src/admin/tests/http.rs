@@ -11,7 +11,7 @@ use super::super::{BindError, bind_http};
 use super::{PATIENCE, request, start, start_with, still_works, view};
 use crate::observe::condition::{Condition, State};
 use crate::observe::counters::{Closed, Probed, Refused};
-use crate::table::{Backend, Role, Table};
+use crate::table::{Backend, Table};
 
 const MANUAL: &str = include_str!("../../../docs/OPERATING.md");
 
@@ -131,7 +131,7 @@ fn a_backup_stands_after_the_backends_and_keeps_a_service_ready() {
             .unwrap();
     let mut service = Arc::into_inner(table.services.into_iter().next().unwrap()).unwrap();
     let up = Condition::new(State::Up, "1 of 1 probes passed");
-    let backup = Backend::new("web-03".into(), ([10, 0, 0, 13], 80).into(), Role::Backup, None, up, WORKERS);
+    let backup = Backend::new("web-03".into(), ([10, 0, 0, 13], 80).into(), None, up, WORKERS);
     set(&service.backends[0], State::Down);
     backup.counters.of(0).sessions.add(5);
     service.backups = Box::new([Arc::new(backup)]);

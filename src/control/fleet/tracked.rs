@@ -34,6 +34,7 @@ pub(super) struct Tracked {
 #[derive(Debug)]
 pub(super) struct Watched {
     pub(super) backend: Arc<Backend>,
+    role: Role,
     pub(super) health: Health,
     weight: u16,
     /// Whom to ask; `None` where nobody is asked.
@@ -86,7 +87,7 @@ impl Tracked {
     }
 
     fn roster(&self) -> Roster {
-        let of = |role| self.backends.iter().filter(move |watched| watched.backend.role == role);
+        let of = |role| self.backends.iter().filter(move |watched| watched.role == role);
         let member = |watched: &Watched| Member {
             backend: Arc::clone(&watched.backend),
             weight: watched.weight,
@@ -152,7 +153,8 @@ impl Tracked {
 
     /// Who, from what to what, why, and what is left to serve.
     fn tell(&self, place: usize, change: &Change) {
-        let Backend { name, address, role, .. } = &*self.backends[place].backend;
+        let Watched { backend, role, .. } = &self.backends[place];
+        let Backend { name, address, .. } = &**backend;
         let kind = if *role == Role::Backup { "backup" } else { "backend" };
         let (service, from, to) = (&self.state.name, change.from.label(), change.to.label());
         let left = self.left();
@@ -167,7 +169,7 @@ impl Tracked {
 
     fn left(&self) -> String {
         let count = |role| {
-            let all = self.backends.iter().filter(|watched| watched.backend.role == role);
+            let all = self.backends.iter().filter(|watched| watched.role == role);
             let up = all.clone().filter(|watched| watched.health.state() == State::Up).count();
             (up, all.count())
         };
@@ -209,10 +211,11 @@ impl Watched {
         let why = if check.is_some() { "not probed yet" } else { "not probed" };
         let condition = Condition::new(state.state(), why);
         let (name, address, limit) = (Arc::clone(&backend.name), backend.address, backend.max_connections);
-        let own = Backend::new(name, address, role, limit, condition, workers);
+        let own = Backend::new(name, address, limit, condition, workers);
         own.set_alarm(health.passive.and_then(NonZeroU32::new));
         Self {
             backend: Arc::new(own),
+            role,
             health: state,
             weight: backend.weight.get(),
             target: check.map(|check| Target {

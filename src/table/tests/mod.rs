@@ -9,20 +9,19 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use super::{Algorithm, Backend, Lease, Member, Role, Roster, Service, ServiceState, Settings, Standby};
+use super::{Algorithm, Backend, Lease, Member, Roster, Service, ServiceState, Settings, Standby};
 use crate::observe::condition::{Condition, State};
 
 /// A backend named after its number, without a limit where that is 0.
-fn backend(number: u16, role: Role, limit: u32) -> Arc<Backend> {
+fn backend(number: u16, limit: u32) -> Arc<Backend> {
     let address = ([10, 0, 0, 1], 1000 + number).into();
     let condition = Condition::new(State::Up, "not probed");
-    Arc::new(Backend::new(format!("b-{number}").into(), address, role, NonZeroU32::new(limit), condition, 1))
+    Arc::new(Backend::new(format!("b-{number}").into(), address, NonZeroU32::new(limit), condition, 1))
 }
 
 /// Primaries 0, 1, … with these weights, whole and without limits.
 fn members(weights: &[u16]) -> Vec<Member> {
-    let member =
-        |(&weight, number)| Member { backend: backend(number, Role::Primary, 0), weight, share: Member::WHOLE };
+    let member = |(&weight, number)| Member { backend: backend(number, 0), weight, share: Member::WHOLE };
     weights.iter().zip(0..).map(member).collect()
 }
 
@@ -35,7 +34,7 @@ fn limited(limits: &[u32]) -> Vec<Member> {
 
 /// Backups 100, 101, … that may serve, with a limit each.
 fn backups(limits: &[u32]) -> Vec<Standby> {
-    let standby = |(&limit, number)| Standby { backend: backend(number, Role::Backup, limit), may_serve: true };
+    let standby = |(&limit, number)| Standby { backend: backend(number, limit), may_serve: true };
     limits.iter().zip(100..).map(standby).collect()
 }
 
