@@ -234,6 +234,7 @@ impl Scenario {
             algorithm: self.algorithm,
             members: members.collect(),
             backups: Vec::new(),
+            leaving: Vec::new(),
             starting: false,
             try_all: false,
         };
@@ -243,7 +244,7 @@ impl Scenario {
 }
 
 fn state() -> Arc<ServiceState> {
-    Arc::new(ServiceState::new("simulated".into(), None, 0, 1))
+    Arc::new(ServiceState::new("simulated".into(), 0, None, 0, 1))
 }
 
 fn exponential(random: &mut Rng, mean: f64) -> f64 {

@@ -32,11 +32,12 @@ fn service(algorithm: Algorithm, backends: u16, limit: Option<NonZeroU32>) -> Se
         weight: 1,
         share: Member::WHOLE,
     };
-    let state = ServiceState::new("bench".into(), None, 0, 1);
+    let state = ServiceState::new("bench".into(), 0, None, 0, 1);
     let roster = Roster {
         algorithm,
         members: (1..=backends).map(member).collect(),
         backups: Vec::new(),
+        leaving: Vec::new(),
         starting: false,
         try_all: false,
     };
@@ -100,6 +101,7 @@ fn succeeding_for_1000_by_source_hash(bencher: Bencher<'_, '_>) {
         algorithm: Algorithm::SourceHash,
         members: before.backends.iter().map(member).collect(),
         backups: Vec::new(),
+        leaving: Vec::new(),
         starting: false,
         try_all: false,
     };

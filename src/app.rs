@@ -1,6 +1,5 @@
 //! The composition root: starts the rooms in order, waits, and takes them down again.
 
-use std::fs;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -8,28 +7,20 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
 
-use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use thiserror::Error;
 
-use crate::admin::{self, ConfigFile, Listening, View};
-use crate::config::{self, AccessLog, Config, Listen, Probe};
-use crate::control::probe::Prober;
-use crate::control::{self, Control, Fleet, Signals};
+use crate::admin::{self, View};
+use crate::config::{AccessLog, Config};
+use crate::control::{self, Capacity, Control, Fleet, Listeners, Signals, TooMany};
 use crate::forward::{self, PIPES, Share, Worker};
-use crate::link::{self, Command, Commander, Listener, Report};
+use crate::link::{self, Commander, Report};
 use crate::observe::access_log;
 use crate::observe::counters::PerWorker;
+use crate::observe::running::{ConfigFile, Running};
 use crate::sys::features::{self, Features};
-use crate::sys::{process, ring, socket};
+use crate::sys::{process, ring};
 use crate::table::Places;
-
-/// Descriptors that are not sessions': standard streams, the logs, the control plane, and clients of the admin socket.
-const RESERVE: u64 = 128;
-/// The same for the admin side's TCP listener and its clients.
-const RESERVE_HTTP: u64 = 72;
-/// Descriptors of each worker beside its listeners: the ring and its wake-up.
-const RESERVE_PER_WORKER: u64 = 4;
 
 /// What is to run.
 #[derive(Debug)]
@@ -54,38 +45,14 @@ pub enum Failure {
     #[error(transparent)]
     Ring(#[from] ring::Refused),
     /// The limit of sessions is more than the descriptors allow.
-    #[error(
-        "max_connections: {wanted} sessions need more descriptors than the limit of {descriptors} allows: it carries {carried} \
-         (two each, {reserve} are held back); lower max_connections or raise the limit (LimitNOFILE= in the unit, ulimit -n)"
-    )]
-    TooMany {
-        /// What the configuration asks for.
-        wanted: u64,
-        /// The process's limit.
-        descriptors: u64,
-        /// Sessions that it carries.
-        carried: u64,
-        /// Descriptors for everything else.
-        reserve: u64,
-    },
+    #[error(transparent)]
+    TooMany(#[from] TooMany),
     /// The admin socket.
     #[error(transparent)]
     Admin(#[from] admin::BindError),
     /// The access log.
     #[error(transparent)]
     AccessLog(#[from] access_log::OpenError),
-    /// A listener.
-    #[error("service {service}: cannot listen on {address}: {error}{hint}")]
-    Listen {
-        /// Whose listener.
-        service: Arc<str>,
-        /// Where.
-        address: String,
-        /// What the system said.
-        error: io::Error,
-        /// What to do.
-        hint: &'static str,
-    },
     /// A worker did not start.
     #[error("worker {0} cannot start: {1}")]
     Start(usize, forward::Fault),
@@ -115,7 +82,8 @@ pub fn run(program: Program) -> Result<(), Failure> {
     let cores = process::cores();
     let workers = config.workers.map_or(cores.len(), |workers| workers.get() as usize);
     let descriptors = process::raise_descriptor_limit();
-    let sessions = Arc::new(Places::new(Some(session_limit(&config, workers, descriptors)?)));
+    let capacity = Capacity { descriptors, workers, pipes: PIPES };
+    let sessions = Arc::new(Places::new(Some(capacity.sessions(&config)?)));
     let fleet = Fleet::new(&config, workers);
     let table = Arc::clone(fleet.table());
     let counters = Arc::new(PerWorker::new(workers));
@@ -130,14 +98,14 @@ pub fn run(program: Program) -> Result<(), Failure> {
     .transpose()?
     .unzip();
 
+    let running = Arc::new(Running::new(source));
     let view = Arc::new(View {
         table: Arc::clone(&table),
         started: Timestamp::now(),
         workers,
-        config: source,
+        running: Arc::clone(&running),
         sessions: Arc::clone(&sessions),
         counters: Arc::clone(&counters),
-        listening: ArcSwap::default(),
         pipes_max: (PIPES / workers).max(1) as u64 * workers as u64,
         descriptors_max: descriptors,
         access_log: access_log.clone(),
@@ -146,12 +114,11 @@ pub fn run(program: Program) -> Result<(), Failure> {
     if let Some(address) = http.as_ref().and_then(|http| http.local_addr().ok()) {
         log::info!("status and metrics on http://{address}, read-only");
     }
+    let (orders, ordered) = link::orders();
     let _admin = admin::Server::bind(&admin_socket)?
         .with_http(http)
-        .serve(Arc::clone(&view))
+        .serve(view, orders)
         .map_err(system("start the admin interface"))?;
-    // Everything is bound before anybody serves: a part of the listeners is worse than none.
-    let bound = bind(&config, workers)?;
 
     let (reports, received) = link::reports();
     let (commanders, mailboxes): (Vec<_>, Vec<_>) = (0..workers)
@@ -181,107 +148,27 @@ pub fn run(program: Program) -> Result<(), Failure> {
     }
     drop(reports);
 
-    view.listening.store(Arc::new(bound.addresses));
-    hand_out(bound.listeners, &commanders)?;
-    for service in &config.services {
-        let addresses = view.listening.load().get(&service.name).map(|list| list.join(", ")).unwrap_or_default();
+    let mut control = Control {
+        signals,
+        fleet,
+        listeners: Listeners::new(workers),
+        access_log,
+        commanders,
+        reports: received,
+        orders: ordered,
+        config,
+        running,
+        capacity,
+        sessions,
+    };
+    control.open()?;
+    for service in &control.config.services {
+        let addresses =
+            control.running.listening.load().get(&service.name).map(|list| list.join(", ")).unwrap_or_default();
         log::info!("{}: serving on {addresses} with {} backends", service.name, service.backends.len());
     }
-    log::info!("ready: {workers} workers, at most {} sessions", sessions.limit().unwrap_or(u32::MAX));
-
-    let outcome = runtime.block_on(
-        Control {
-            signals,
-            fleet,
-            access_log: access_log.clone(),
-            commanders,
-            reports: received,
-            drain: config.drain,
-            sessions,
-        }
-        .run(),
-    );
-    unlink(&config);
-    Ok(outcome?)
-}
-
-/// Sessions that the process may carry: what the configuration says, if the descriptors allow it; else what they allow.
-fn session_limit(config: &Config, workers: usize, descriptors: u64) -> Result<std::num::NonZeroU32, Failure> {
-    let listeners = config.services.iter().map(|service| service.listen.len() as u64).sum::<u64>();
-    let http = config.admin.http.map_or(0, |_| RESERVE_HTTP);
-    let probed = |service: &&config::Service| service.health.probe != Probe::None;
-    let backends = |service: &config::Service| service.backends.len() + service.backups.len();
-    let probes = config.services.iter().filter(probed).map(backends).sum::<usize>().min(Prober::AT_ONCE) as u64;
-    let reserve = RESERVE + http + probes + workers as u64 * (RESERVE_PER_WORKER + listeners) + 2 * PIPES as u64;
-    let carried = descriptors.saturating_sub(reserve) / 2;
-    let wanted = config.max_connections.map_or_else(|| carried.max(1), |limit| u64::from(limit.get()));
-    match std::num::NonZeroU32::new(u32::try_from(wanted).unwrap_or(u32::MAX)) {
-        Some(limit) if wanted <= carried => Ok(limit),
-        _ => Err(Failure::TooMany { wanted, descriptors, carried, reserve }),
-    }
-}
-
-/// Every listener of a configuration, bound.
-struct Bound {
-    /// For each listening address, one listener a worker.
-    listeners: Vec<Vec<Listener>>,
-    addresses: Listening,
-}
-
-fn bind(config: &Config, workers: usize) -> Result<Bound, Failure> {
-    let mut bound = Bound { listeners: Vec::new(), addresses: Listening::default() };
-    for (index, service) in config.services.iter().enumerate() {
-        let addresses = bound.addresses.entry(Arc::clone(&service.name)).or_default();
-        for listen in &service.listen {
-            let outcome = match listen {
-                Listen::Tcp(address) => socket::listen_tcp(*address, workers),
-                Listen::Unix(path) => socket::listen_unix(path, workers),
-            };
-            let sockets = outcome.map_err(|error| Failure::Listen {
-                service: Arc::clone(&service.name),
-                address: listen.to_string(),
-                hint: hint(&error),
-                error,
-            })?;
-            use std::os::fd::AsFd;
-            addresses.push(match listen {
-                Listen::Tcp(address) => sockets
-                    .first()
-                    .and_then(|socket| socket::local_address(socket.as_fd()))
-                    .unwrap_or(*address)
-                    .to_string(),
-                Listen::Unix(_) => listen.to_string(),
-            });
-            bound.listeners.push(sockets.into_iter().map(|socket| Listener { socket, service: index }).collect());
-        }
-    }
-    Ok(bound)
-}
-
-fn hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            "; somebody listens there, another process or another service of this one: find it with 'ss -ltnp', stop it or choose another address"
-        }
-        io::ErrorKind::PermissionDenied => {
-            "; ports below 1024 need CAP_NET_BIND_SERVICE, and a Unix socket's directory must be writable"
-        }
-        io::ErrorKind::AddrNotAvailable => "; no interface of this machine has this address: see 'ip address'",
-        io::ErrorKind::AlreadyExists => "; remove it, or choose another path",
-        _ => "",
-    }
-}
-
-fn hand_out(listeners: Vec<Vec<Listener>>, commanders: &[Commander]) -> Result<(), Failure> {
-    let mut shares: Vec<Vec<Listener>> = commanders.iter().map(|_| Vec::new()).collect();
-    for sockets in listeners {
-        sockets.into_iter().zip(&mut shares).for_each(|(listener, share)| share.push(listener));
-    }
-    commanders.iter().zip(shares).try_for_each(|(commander, share)| {
-        commander
-            .tell(Command::Adopt(share))
-            .map_err(|error| Failure::System("hand the listeners to the workers", io::Error::other(error)))
-    })
+    log::info!("ready: {workers} workers, at most {} sessions", control.sessions.limit().unwrap_or(u32::MAX));
+    Ok(runtime.block_on(control.run())?)
 }
 
 /// Starts a worker's thread and waits until it has its ring. However the thread ends, the control plane hears of it.
@@ -312,14 +199,5 @@ fn start(share: Share, core: Option<usize>) -> Result<(), Failure> {
     match started.recv() {
         Ok(outcome) => outcome.map_err(|fault| Failure::Start(worker, fault)),
         Err(error) => Err(Failure::System("start a worker", io::Error::other(error))),
-    }
-}
-
-/// Removes the Unix sockets that were listened on.
-fn unlink(config: &Config) {
-    for path in config.services.iter().flat_map(|service| &service.listen) {
-        if let Listen::Unix(path) = path {
-            let _ = fs::remove_file(path);
-        }
     }
 }

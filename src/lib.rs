@@ -8,9 +8,9 @@
 //! | [`table`] | the immutable backend table and the pick | `observe`'s counters |
 //! | [`forward`] | the data path: workers, sessions, flows | `table` (reads), `observe` (writes), `link`, `sys` |
 //! | [`control`] | the one loop that decides: start, stop, signals | `config`, `table` (sole publisher), `observe`, `link`, `sys` |
-//! | [`link`] | bounded queues between workers and control | `sys` |
+//! | [`link`] | bounded queues between workers, control and admin | `observe`, `sys` |
 //! | [`observe`] | counters, metrics, status | nothing of the others |
-//! | [`admin`] | the HTTP interface on the Unix socket | `observe` and `table` (reads) |
+//! | [`admin`] | the HTTP interface on the Unix socket | `observe` and `table` (reads), `link` (orders), `sys` |
 //! | [`cli`] | one file a subcommand | everything that a user may ask for |
 //! | [`sys`] | ring, sockets, pipes, limits: the only `unsafe` | nothing of the others |
 

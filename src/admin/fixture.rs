@@ -1,15 +1,15 @@
 //! A process to look at, for the tests of this room and of its clients.
 
 use std::num::NonZeroU32;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 
-use super::{ConfigFile, View};
+use super::View;
 use crate::observe::condition::{Condition, State};
 use crate::observe::counters::PerWorker;
+use crate::observe::running::{ConfigFile, Running};
 use crate::table::{Algorithm, Backend, Member, Places, Roster, Service, ServiceState, Settings, Table};
 
 /// The number of workers.
@@ -17,17 +17,18 @@ pub(crate) const WORKERS: usize = 2;
 
 /// One service of each name, each with one backend of each name and weights 1, 2, …
 pub(crate) fn view(services: &[&str], backends: &[&str]) -> Arc<View> {
-    let service = |name: &&str| {
+    let service = |(name, number): (&&str, usize)| {
         let member = |((name, port), weight): ((&&str, u16), u16)| {
             let (address, up) = (([10, 0, 0, 11], port).into(), Condition::new(State::Up, "not probed"));
             let backend = Backend::new((*name).into(), address, NonZeroU32::new(400), up, WORKERS);
             Member { backend: Arc::new(backend), weight, share: Member::WHOLE }
         };
-        let state = ServiceState::new((*name).into(), None, 0, WORKERS);
+        let state = ServiceState::new((*name).into(), number, None, 0, WORKERS);
         let roster = Roster {
             algorithm: Algorithm::RoundRobin,
             members: backends.iter().zip(8080..).zip(1..).map(member).collect(),
             backups: Vec::new(),
+            leaving: Vec::new(),
             starting: false,
             try_all: false,
         };
@@ -35,17 +36,17 @@ pub(crate) fn view(services: &[&str], backends: &[&str]) -> Arc<View> {
         Arc::new(Service::new(Arc::new(state), roster, settings))
     };
     Arc::new(View {
-        table: Arc::new(ArcSwap::from_pointee(Table {
-            generation: 1,
-            edition: 1,
-            services: services.iter().map(service).collect(),
-        })),
+        table: Arc::new(ArcSwap::from_pointee(Table::new(
+            1,
+            1,
+            services.iter().zip(0..).map(service).collect(),
+            Vec::new(),
+        ))),
         started: Timestamp::now(),
         workers: WORKERS,
-        config: ConfigFile::new(Some(PathBuf::from("/does/not/exist.yaml")), "0".repeat(64)),
+        running: Arc::new(Running::new(ConfigFile::new(Some("/does/not/exist.yaml".into()), "0".repeat(64)))),
         sessions: Arc::new(Places::new(NonZeroU32::new(9000))),
         counters: Arc::new(PerWorker::new(WORKERS)),
-        listening: ArcSwap::default(),
         pipes_max: 64,
         descriptors_max: 20000,
         access_log: None,

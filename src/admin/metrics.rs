@@ -2,6 +2,7 @@
 //!
 //! That format and not OpenMetrics: there `balancer_sessions` and `balancer_sessions_total` would be two families of one name.
 
+use std::collections::HashSet;
 use std::fmt::{Display, Write};
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use super::ready;
 use super::view::{View, descriptors};
 use crate::observe::condition::State;
 use crate::observe::counters::{BackendCounters, Closed, Durations, Probed, Refused, ServiceCounters};
+use crate::observe::running::Reloaded;
 use crate::table::{Backend, Service};
 
 /// The content type of what [`text`] answers.
@@ -19,8 +21,9 @@ pub(super) fn text(view: &View) -> String {
     let mut text = Text(String::new());
     process(&mut text, view);
     let table = view.table.load();
-    services(&mut text, &table.services);
-    backends(&mut text, &table.services);
+    let all: Vec<_> = table.all().map(Arc::clone).collect();
+    services(&mut text, &all);
+    backends(&mut text, &all);
     conditions(&mut text, &table.services);
     text.0
 }
@@ -34,6 +37,9 @@ fn process(text: &mut Text, view: &View) {
     };
     let worker = &view.counters;
     single("config_generation", "gauge", "Configurations applied so far.", view.table.load().generation);
+    let loaded = view.running.file.load().loaded.as_second();
+    let help = "When the running configuration was loaded, in seconds since 1970.";
+    single("config_last_reload_timestamp_seconds", "gauge", help, u64::try_from(loaded).unwrap_or(0));
     single("workers", "gauge", "Event loops.", view.workers as u64);
     single("pipes", "gauge", "Kernel pipes held for splicing, lent or spare.", worker.sum(|w| w.pipes.get()));
     single("pipes_max", "gauge", "Kernel pipes that may be held.", view.pipes_max);
@@ -48,6 +54,11 @@ fn process(text: &mut Text, view: &View) {
         single("descriptors", "gauge", "Descriptors open.", descriptors);
     }
     single("descriptors_max", "gauge", "The limit of descriptors.", view.descriptors_max);
+    text.family("config_reloads_total", "counter", "Reloads asked for, by result.");
+    for result in Reloaded::ALL {
+        let count = view.running.reloads[result as usize].get();
+        text.sample("config_reloads_total", &[("result", result.label())], count);
+    }
 }
 
 fn services(text: &mut Text, services: &[Arc<Service>]) {
@@ -57,8 +68,7 @@ fn services(text: &mut Text, services: &[Arc<Service>]) {
     }
     text.family("sessions_total", "counter", "Sessions established.");
     for service in services {
-        let total: u64 = ready::all(service).map(|backend| backend.counters.sum(|w| w.sessions.get())).sum();
-        text.sample("sessions_total", &[("service", &service.state.name)], total);
+        text.sample("sessions_total", &[("service", &service.state.name)], ready::total(service));
     }
     text.family("sessions_closed_total", "counter", "Sessions ended, by reason.");
     for service in services {
@@ -135,11 +145,14 @@ fn conditions(text: &mut Text, services: &[Arc<Service>]) {
 /// A label and its value.
 type Label<'a> = (&'static str, &'a str);
 
-/// Every backend of every service, with the labels that name it.
+/// Every backend of every service, with the labels that name it. One that is leaving has its series as long as nobody else
+/// bears its name.
 fn each_backend(services: &[Arc<Service>]) -> impl Iterator<Item = ([Label<'_>; 2], &Backend)> {
     services.iter().flat_map(|service| {
         let labels = |backend| [("service", &*service.state.name), ("backend", backend)];
-        ready::all(service).map(move |backend| (labels(&backend.name), &**backend))
+        let mut seen = HashSet::new();
+        let all = ready::all(service).chain(&service.leaving).filter(move |backend| seen.insert(&*backend.name));
+        all.map(move |backend| (labels(&backend.name), &**backend))
     })
 }
 

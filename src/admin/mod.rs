@@ -16,7 +16,9 @@ mod view;
 use std::convert::Infallible;
 use std::io;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -29,13 +31,17 @@ use tokio::sync::{Semaphore, oneshot};
 
 pub use self::http::bind as bind_http;
 use self::routes::Access;
+pub use self::routes::{ReloadAnswer, ReloadRequest};
 pub use self::socket::{BindError, SYSTEM_SOCKET, check_owner, default_socket, user_socket};
-pub use self::view::{ConfigFile, Listening, View};
+pub use self::view::View;
+use crate::link::Orders;
+use crate::sys::socket::SocketFile;
 
 /// Connections served at once, by the Unix socket and by the TCP listener each; more wait to be accepted.
 const CONNECTIONS: usize = 64;
 
 /// A connection carries one request, and this is the time for all of it: a client that is slow to send or to read is cut off.
+/// While it waits for what it has ordered, the time is not the client's fault.
 const EXCHANGE: Duration = Duration::from_secs(5);
 
 /// The longest request line with all its headers, in bytes.
@@ -58,7 +64,7 @@ pub struct Server {
 pub struct Serving {
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
-    socket: socket::Place,
+    socket: SocketFile,
 }
 
 impl Server {
@@ -76,12 +82,12 @@ impl Server {
         Self { http, ..self }
     }
 
-    /// Answers from `view` on a thread of its own until the result is dropped.
+    /// Answers from `view`, and passes `orders` on, on a thread of its own until the result is dropped.
     ///
     /// # Errors
     /// What the system says when it gives no thread or no event queue.
-    pub fn serve(self, view: Arc<View>) -> io::Result<Serving> {
-        let Self { socket: socket::Bound { listener, place }, http, connections, exchange } = self;
+    pub fn serve(self, view: Arc<View>, orders: Orders) -> io::Result<Serving> {
+        let Self { socket: socket::Bound { listener, file }, http, connections, exchange } = self;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (socket, http) = {
             let _inside = runtime.enter();
@@ -92,7 +98,7 @@ impl Server {
             runtime.block_on(async {
                 // Places of their own, so that a flood on TCP cannot lock the socket out.
                 let doors = |access| Door { view: Arc::clone(&view), access, connections, exchange };
-                let (local, remote) = (doors(Access::Full), doors(Access::ReadOnly));
+                let (local, remote) = (doors(Access::Full(orders)), doors(Access::ReadOnly));
                 let on_socket = local.accept(async || Ok(socket.accept().await?.0));
                 let on_tcp = async {
                     match &http {
@@ -107,14 +113,16 @@ impl Server {
                 }
             });
         })?;
-        Ok(Serving { stop: Some(stop), thread: Some(thread), socket: place })
+        Ok(Serving { stop: Some(stop), thread: Some(thread), socket: file })
     }
 }
 
 impl Drop for Serving {
     fn drop(&mut self) {
         // First the name, so that a client that comes too late is told so rather than cut off.
-        self.socket.remove();
+        if let Err(error) = self.socket.remove() {
+            log::warn!("cannot remove the administration socket {}: {error}", self.socket.path().display());
+        }
         drop(self.stop.take());
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
@@ -143,10 +151,16 @@ impl Door {
         while let Ok(place) = Arc::clone(&places).acquire_owned().await {
             match next().await {
                 Ok(stream) => {
-                    let (view, access, exchange) = (Arc::clone(&self.view), self.access, self.exchange);
+                    let (view, access, exchange) = (Arc::clone(&self.view), self.access.clone(), self.exchange);
                     tokio::spawn(async move {
+                        let at_work = AtomicBool::new(false);
+                        let mut conversation = pin!(converse(stream, view, access, &at_work));
                         // Too late, cut short, malformed: the client sees its connection end, nobody else has to know.
-                        let _ = tokio::time::timeout(exchange, converse(stream, view, access)).await;
+                        while tokio::time::timeout(exchange, &mut conversation).await.is_err() {
+                            if !at_work.load(Ordering::Relaxed) {
+                                break;
+                            }
+                        }
                         drop(place);
                     });
                 }
@@ -162,15 +176,13 @@ impl Door {
     }
 }
 
-/// One request and its answer.
-async fn converse<S>(stream: S, view: Arc<View>, access: Access) -> Result<(), hyper::Error>
+/// One request and its answer. `at_work`: the request has been read, and what it orders is being done.
+async fn converse<S>(stream: S, view: Arc<View>, access: Access, at_work: &AtomicBool) -> Result<(), hyper::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let service = service_fn(|request| {
-        let answer = routes::answer(&view, access, &request);
-        async { Ok::<_, Infallible>(answer) }
-    });
+    let service =
+        service_fn(|request| async { Ok::<_, Infallible>(routes::answer(&view, &access, request, at_work).await) });
     http1::Builder::new()
         .timer(TokioTimer::new())
         .keep_alive(false)

@@ -1,55 +1,105 @@
 //! What each path answers.
 
-use http_body_util::Full;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use hyper::{Method, Request, Response, StatusCode};
-use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 
 use super::status::Status;
 use super::view::View;
 use super::{metrics, ready};
+use crate::link::{Order, Orders, Reply};
+use crate::observe::running::Reloaded;
 
 const STATUS: &str = "/v1/status";
+const RELOAD: &str = "/v1/reload";
 const METRICS: &str = "/metrics";
 const HEALTHZ: &str = "/healthz";
 const READYZ: &str = "/readyz";
 
 /// Every path there is.
-const PATHS: [&str; 4] = [STATUS, METRICS, HEALTHZ, READYZ];
+const PATHS: [&str; 5] = [STATUS, RELOAD, METRICS, HEALTHZ, READYZ];
+
+/// The longest body of a request, in bytes.
+const LONGEST_BODY: usize = 64 << 10;
+
+/// The methods of what can only be read.
+const READ: &str = "GET, HEAD";
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
 const JSON: &str = "application/json";
 
 /// What may be asked where a request comes in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) enum Access {
-    /// Everything: the Unix socket, which the file system guards.
-    Full,
+    /// Everything: the Unix socket, which the file system guards. What changes something goes here.
+    Full(Orders),
     /// What changes nothing: the TCP listener, which anybody may reach.
     ReadOnly,
 }
 
+/// What `POST /v1/reload` takes; no body is all of it by default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReloadRequest {
+    /// Also where `reload.guard` would refuse it.
+    pub force: bool,
+}
+
+/// What `POST /v1/reload` answers: with 200 where it was applied, else with 409.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadAnswer {
+    /// `applied`, `invalid`, `refused` or `failed`.
+    pub result: String,
+    /// The configurations applied so far.
+    pub generation: u64,
+    /// What has changed, a line each.
+    pub changes: Vec<String>,
+    /// Why nothing was applied, and what to do.
+    pub error: Option<String>,
+}
+
 /// The answer to one request.
-pub(super) fn answer(view: &View, access: Access, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+pub(super) async fn answer(
+    view: &View,
+    access: &Access,
+    request: Request<Incoming>,
+    at_work: &AtomicBool,
+) -> Response<Full<Bytes>> {
     let path = request.uri().path();
     let reads = [Method::GET, Method::HEAD].contains(request.method());
-    if access == Access::ReadOnly && !reads {
-        return not_allowed(
-            "this listener is read-only: use GET here, and the admin socket for what changes anything".into(),
-        );
+    let orders = match access {
+        Access::Full(orders) => Some(orders),
+        Access::ReadOnly if reads => None,
+        Access::ReadOnly => {
+            return not_allowed(
+                "this listener is read-only: use GET here, and the admin socket for what changes anything".into(),
+                READ,
+            );
+        }
+    };
+    if path == RELOAD {
+        return match orders {
+            Some(orders) if request.method() == Method::POST => reload(orders, request, at_work).await,
+            Some(_) => not_allowed(format!("{path} changes something: use POST"), "POST"),
+            None => not_allowed("this listener is read-only: a reload is for the admin socket".into(), READ),
+        };
     }
     if !PATHS.contains(&path) {
         let error = format!("there is nothing at {path}");
         return json(StatusCode::NOT_FOUND, &Refusal { error, paths: Some(PATHS) });
     }
     if !reads {
-        return not_allowed(format!("{path} can only be read: use GET"));
+        return not_allowed(format!("{path} can only be read: use GET"), READ);
     }
     if !request.body().is_end_stream() {
-        let error = format!("{path} takes no body");
-        return json(StatusCode::PAYLOAD_TOO_LARGE, &Refusal { error, paths: None });
+        return too_large(format!("{path} takes no body"));
     }
     match path {
         STATUS => json(StatusCode::OK, &Status::of(view)),
@@ -62,14 +112,57 @@ pub(super) fn answer(view: &View, access: Access, request: &Request<Incoming>) -
     }
 }
 
+async fn reload(orders: &Orders, request: Request<Incoming>, at_work: &AtomicBool) -> Response<Full<Bytes>> {
+    let ReloadRequest { force } = match body(request).await {
+        Ok(request) => request,
+        Err(response) => return response,
+    };
+    let (answer, reply) = oneshot::channel();
+    at_work.store(true, Ordering::Relaxed);
+    let reply = match orders.try_send(Order::Reload { force, answer }) {
+        Ok(()) => reply.await.ok(),
+        Err(_) => None,
+    };
+    at_work.store(false, Ordering::Relaxed);
+    match reply {
+        Some(Reply { result, generation, changes, error }) => {
+            let code = if result == Reloaded::Applied { StatusCode::OK } else { StatusCode::CONFLICT };
+            json(code, &ReloadAnswer { result: result.label().into(), generation, changes, error })
+        }
+        None => refuse(StatusCode::SERVICE_UNAVAILABLE, "the process is stopping, or too busy: try again".into()),
+    }
+}
+
+/// A request's body, read from JSON; an empty one says nothing.
+async fn body<T: Default + DeserializeOwned>(request: Request<Incoming>) -> Result<T, Response<Full<Bytes>>> {
+    let path = request.uri().path().to_owned();
+    let bytes = match Limited::new(request.into_body(), LONGEST_BODY).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(_) => return Err(too_large(format!("{path} takes a body of at most {LONGEST_BODY} bytes"))),
+    };
+    if bytes.is_empty() {
+        return Ok(T::default());
+    }
+    serde_json::from_slice(&bytes)
+        .map_err(|error| refuse(StatusCode::BAD_REQUEST, format!("{path} does not understand this body: {error}")))
+}
+
 fn ok() -> Response<Full<Bytes>> {
     respond(StatusCode::OK, TEXT, Bytes::from_static(b"ok\n"))
 }
 
-fn not_allowed(error: String) -> Response<Full<Bytes>> {
-    let mut response = json(StatusCode::METHOD_NOT_ALLOWED, &Refusal { error, paths: None });
-    response.headers_mut().insert(ALLOW, const { hyper::header::HeaderValue::from_static("GET, HEAD") });
+fn not_allowed(error: String, allowed: &'static str) -> Response<Full<Bytes>> {
+    let mut response = refuse(StatusCode::METHOD_NOT_ALLOWED, error);
+    response.headers_mut().insert(ALLOW, hyper::header::HeaderValue::from_static(allowed));
     response
+}
+
+fn too_large(error: String) -> Response<Full<Bytes>> {
+    refuse(StatusCode::PAYLOAD_TOO_LARGE, error)
+}
+
+fn refuse(code: StatusCode, error: String) -> Response<Full<Bytes>> {
+    json(code, &Refusal { error, paths: None })
 }
 
 /// Why a request is not answered.
@@ -77,7 +170,7 @@ fn not_allowed(error: String) -> Response<Full<Bytes>> {
 struct Refusal {
     error: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    paths: Option<[&'static str; 4]>,
+    paths: Option<[&'static str; PATHS.len()]>,
 }
 
 fn json(code: StatusCode, document: &impl Serialize) -> Response<Full<Bytes>> {

@@ -10,6 +10,8 @@ use rustix::fs::{Mode, fchmod};
 use rustix::process::geteuid;
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use crate::sys::socket::SocketFile;
+
 /// Who may connect: owner and group.
 const MODE: u32 = 0o660;
 
@@ -96,19 +98,11 @@ fn check_private(directory: &Path) -> Result<(), BindError> {
     }
 }
 
-/// A listening socket and its place.
+/// A listening socket and its file.
 #[derive(Debug)]
 pub(super) struct Bound {
     pub(super) listener: UnixListener,
-    pub(super) place: Place,
-}
-
-/// A socket in the file system, told apart from one that another process put there later.
-#[derive(Debug)]
-pub(super) struct Place {
-    path: PathBuf,
-    /// Device and inode.
-    identity: (u64, u64),
+    pub(super) file: SocketFile,
 }
 
 impl Bound {
@@ -127,20 +121,7 @@ impl Bound {
             Ok(socket.into())
         };
         let listener = bind().map_err(failed("bind the administration socket"))?;
-        let found = fs::symlink_metadata(path).map_err(failed("look at"))?;
-        Ok(Self { listener, place: Place { path: path.into(), identity: (found.dev(), found.ino()) } })
-    }
-}
-
-impl Place {
-    /// Removes the socket, if it is still the one that was bound.
-    pub(super) fn remove(&self) {
-        let ours = |found: fs::Metadata| (found.dev(), found.ino()) == self.identity;
-        if fs::symlink_metadata(&self.path).is_ok_and(ours)
-            && let Err(error) = fs::remove_file(&self.path)
-        {
-            log::warn!("cannot remove the administration socket {}: {error}", self.path.display());
-        }
+        Ok(Self { listener, file: SocketFile::of(path).map_err(failed("look at"))? })
     }
 }
 

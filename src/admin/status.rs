@@ -7,8 +7,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::ready;
-use super::view::{View, descriptors};
+use super::view::{View, descriptors, on_disk};
 use crate::observe::counters::{Closed, Counter, Refused, ServiceCounters};
+use crate::observe::running::LastReload;
 use crate::table::{Backend, Role, Service};
 
 /// The whole process. Every time is RFC 3339 in UTC.
@@ -47,6 +48,9 @@ pub struct Status {
     pub config: ConfigStatus,
     /// The services in the order of the configuration.
     pub services: IndexMap<String, ServiceStatus>,
+    /// Backends that a reload removed and that still have sessions.
+    #[serde(default)]
+    pub leaving: Vec<Leaving>,
 }
 
 /// The configuration that the process runs on.
@@ -62,6 +66,33 @@ pub struct ConfigStatus {
     pub loaded: String,
     /// `same`, `changed` or `missing`; null where there is no file, or where it cannot be read now.
     pub on_disk: Option<String>,
+    /// The last reload that was asked for.
+    #[serde(default)]
+    pub last_reload: Option<ReloadStatus>,
+}
+
+/// What became of a reload.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ReloadStatus {
+    /// When it ended.
+    pub at: String,
+    /// `applied`, `invalid`, `refused` or `failed`.
+    pub result: String,
+    /// Why nothing was applied.
+    pub message: Option<String>,
+}
+
+/// What a reload removed, while it still has sessions.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Leaving {
+    /// The service.
+    pub service: String,
+    /// Its backend.
+    pub backend: String,
+    /// Where that listens.
+    pub address: String,
+    /// Sessions open with it.
+    pub connections: u32,
 }
 
 /// One service.
@@ -140,7 +171,13 @@ impl Status {
     /// The process as it is now.
     pub(super) fn of(view: &View) -> Self {
         let table = view.table.load();
-        let listening = view.listening.load();
+        let listening = view.running.listening.load();
+        let file = view.running.file.load();
+        let reload = |last: &LastReload| ReloadStatus {
+            at: time(last.at),
+            result: last.result.label().into(),
+            message: last.message.clone(),
+        };
         let service = |service: &Arc<Service>| {
             let name = &service.state.name;
             let listen = listening.get(name).cloned().unwrap_or_default();
@@ -162,13 +199,23 @@ impl Status {
             descriptors: descriptors(),
             descriptors_max: view.descriptors_max,
             config: ConfigStatus {
-                path: view.config.path.as_ref().map(|path| path.display().to_string()),
-                sha256: view.config.sha256.clone(),
+                path: file.path.as_ref().map(|path| path.display().to_string()),
+                sha256: file.sha256.clone(),
                 generation: table.generation,
-                loaded: time(view.config.loaded),
-                on_disk: view.config.on_disk().map(Into::into),
+                loaded: time(file.loaded),
+                on_disk: on_disk(&file).map(Into::into),
+                last_reload: view.running.last.load().as_deref().map(reload),
             },
             services: table.services.iter().map(service).collect(),
+            leaving: ready::leaving(&table)
+                .filter(|(_, backend)| backend.places.taken() > 0)
+                .map(|(service, backend)| Leaving {
+                    service: service.state.name.to_string(),
+                    backend: backend.name.to_string(),
+                    address: backend.address.to_string(),
+                    connections: backend.places.taken(),
+                })
+                .collect(),
         }
     }
 }
@@ -200,7 +247,7 @@ impl ServiceStatus {
             max_connections: service.state.places.limit(),
             queued: service.state.line.waiting(),
             accepted: counters.sum(|worker| worker.accepted.get()),
-            total: backends.values().map(|backend| backend.total).sum(),
+            total: ready::total(service),
             refused: refused_by.values().sum(),
             refused_by,
             closed: Closed::ALL

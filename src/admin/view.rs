@@ -2,16 +2,15 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
-use indexmap::IndexMap;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use crate::observe::access_log;
 use crate::observe::counters::{PerWorker, WorkerCounters};
+use crate::observe::running::{ConfigFile, Running};
 use crate::table::{Places, Published};
 
 /// Everything that the administration side may read, put together once at the start.
@@ -23,15 +22,12 @@ pub struct View {
     pub started: Timestamp,
     /// Number of workers.
     pub workers: usize,
-    /// The file that the current table was made of.
-    pub config: ConfigFile,
+    /// The running configuration.
+    pub running: Arc<Running>,
     /// Sessions of the whole process, and how many there may be.
     pub sessions: Arc<Places>,
     /// What the workers count of themselves.
     pub counters: Arc<PerWorker<WorkerCounters>>,
-    /// The addresses really listened on, by service: the configured ones with the kernel's choice in place of port 0.
-    /// Empty until the listeners are bound, because the administration side answers before they are.
-    pub listening: ArcSwap<Listening>,
     /// Pipes that the workers may hold together.
     pub pipes_max: u64,
     /// The limit of descriptors.
@@ -47,38 +43,17 @@ impl View {
     }
 }
 
-/// Listening addresses by the service's name, in the order of the configuration.
-pub type Listening = IndexMap<Arc<str>, Vec<String>>;
-
-/// The configuration file as it was when it was read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigFile {
-    /// Where it was read; `None`: the configuration is built in.
-    pub path: Option<PathBuf>,
-    /// SHA-256 of what was read, in lower-case hexadecimal; empty where the configuration is built in.
-    pub sha256: String,
-    /// When it was loaded.
-    pub loaded: Timestamp,
-}
-
 /// A file is compared up to here; no configuration is longer.
 const LONGEST_FILE: u64 = 8 << 20;
 
-impl ConfigFile {
-    /// A file that has just been read, with the SHA-256 of its bytes.
-    pub fn new(path: Option<PathBuf>, sha256: String) -> Self {
-        Self { path, sha256, loaded: Timestamp::now() }
-    }
-
-    /// Whether the file is still what was loaded: `same`, `changed` or `missing`; `None` where there is none, or where it
-    /// cannot be read now.
-    pub(super) fn on_disk(&self) -> Option<&'static str> {
-        match sha256_of(self.path.as_deref()?) {
-            Ok(sha256) if sha256 == self.sha256 => Some("same"),
-            Ok(_) => Some("changed"),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Some("missing"),
-            Err(_) => None,
-        }
+/// Whether the file is still what was loaded: `same`, `changed` or `missing`; `None` where there is none, or where it
+/// cannot be read now.
+pub(super) fn on_disk(file: &ConfigFile) -> Option<&'static str> {
+    match sha256_of(file.path.as_deref()?) {
+        Ok(sha256) if sha256 == file.sha256 => Some("same"),
+        Ok(_) => Some("changed"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Some("missing"),
+        Err(_) => None,
     }
 }
 
@@ -118,15 +93,15 @@ mod tests {
         // What sha256sum prints.
         let sha256 = "d4fd3af6d6ccdaeefeec3b0c2fe3ae2d5dde874cc4ed1b7acbb2cec4dfdfe032".to_owned();
         let mut file = ConfigFile::new(Some(path.clone()), sha256);
-        assert_eq!(file.on_disk(), Some("same"));
+        assert_eq!(on_disk(&file), Some("same"));
         fs::write(&path, "services: {a: b}").unwrap();
-        assert_eq!(file.on_disk(), Some("changed"));
+        assert_eq!(on_disk(&file), Some("changed"));
         fs::remove_file(&path).unwrap();
-        assert_eq!(file.on_disk(), Some("missing"));
+        assert_eq!(on_disk(&file), Some("missing"));
         fs::create_dir(&path).unwrap();
-        assert_eq!(file.on_disk(), None, "what is no file cannot be compared");
+        assert_eq!(on_disk(&file), None, "what is no file cannot be compared");
         file.path = None;
-        assert_eq!(file.on_disk(), None);
+        assert_eq!(on_disk(&file), None);
     }
 
     #[test]

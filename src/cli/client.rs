@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
+use hyper::http::request::Builder;
 use hyper::{Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
+use serde::Serialize;
 use tokio::net::UnixStream;
 
 use crate::admin;
@@ -50,29 +52,46 @@ impl Target {
     /// # Errors
     /// Where nobody can be reached or the answer is not OK: why, and what to do.
     pub(super) fn get(&self, path: &str) -> anyhow::Result<Bytes> {
+        let (status, body) = self.ask(Request::get(path), Bytes::new(), PATIENCE)?;
+        if status != StatusCode::OK {
+            bail!("the balancer at {} answers {path} with {status}", self.socket().display());
+        }
+        Ok(body)
+    }
+
+    /// What the balancer answers to a POST of a JSON document to `path`, and with what status.
+    ///
+    /// # Errors
+    /// Where nobody can be reached, or does not answer in so long: why, and what to do.
+    pub(super) fn post(
+        &self,
+        path: &str,
+        document: &impl Serialize,
+        patience: Duration,
+    ) -> anyhow::Result<(StatusCode, Bytes)> {
+        self.ask(Request::post(path), serde_json::to_vec(document)?.into(), patience)
+    }
+
+    fn ask(&self, request: Builder, body: Bytes, patience: Duration) -> anyhow::Result<(StatusCode, Bytes)> {
         let socket = self.socket();
         admin::check_owner(&socket)?;
+        let request = request.header(header::HOST, "balancer").body(Full::new(body))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
-            let answer = tokio::time::timeout(PATIENCE, get(&socket, path)).await;
+            let answer = tokio::time::timeout(patience, exchange(&socket, request)).await;
             answer.with_context(|| format!("the balancer at {} did not answer in time", socket.display()))?
         })
     }
 }
 
-async fn get(socket: &Path, path: &str) -> anyhow::Result<Bytes> {
+async fn exchange(socket: &Path, request: Request<Full<Bytes>>) -> anyhow::Result<(StatusCode, Bytes)> {
     let stream = UnixStream::connect(socket).await.map_err(|error| unreachable(socket, &error))?;
     let broken = || format!("the conversation with the balancer at {} broke off", socket.display());
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.with_context(broken)?;
     tokio::spawn(connection);
-    let request = Request::get(path).header(header::HOST, "balancer").body(Empty::<Bytes>::new())?;
     let (head, body) = sender.send_request(request).await.with_context(broken)?.into_parts();
     let body = Limited::new(body, LONGEST_ANSWER).collect().await.map_err(anyhow::Error::from_boxed);
-    let body = body.with_context(broken)?.to_bytes();
-    if head.status != StatusCode::OK {
-        bail!("the balancer at {} answers {path} with {}", socket.display(), head.status);
-    }
-    Ok(body)
+    Ok((head.status, body.with_context(broken)?.to_bytes()))
 }
 
 fn unreachable(socket: &Path, error: &io::Error) -> anyhow::Error {

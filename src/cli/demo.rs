@@ -17,9 +17,10 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use super::{log, serve};
-use crate::admin::{self, ConfigFile};
+use crate::admin;
 use crate::app::Program;
 use crate::config::{self, AccessLog, Admin, Backend, Balance, Config, Health, Listen, Weight};
+use crate::observe::running::ConfigFile;
 
 /// Where the demo's clients arrive.
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
@@ -87,6 +88,7 @@ fn config(servers: &[(&str, SocketAddr)]) -> Config {
         max_connections: None,
         admin: Admin::default(),
         access_log: AccessLog::Off,
+        reload: config::Reload::default(),
         services: vec![config::Service {
             name: Arc::from("web"),
             listen: vec![Listen::Tcp(LISTEN)],

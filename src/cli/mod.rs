@@ -4,6 +4,7 @@ mod check;
 mod client;
 mod demo;
 mod log;
+mod reload;
 mod run;
 mod status;
 mod verdict;
@@ -34,6 +35,7 @@ enum Command {
     Check(check::Arguments),
     Demo(demo::Arguments),
     Status(status::Arguments),
+    Reload(reload::Arguments),
 }
 
 /// Does what the arguments of this process ask for. Wrong usage ends the process with 2.
@@ -43,6 +45,7 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Status(arguments) => status::run(&arguments).unwrap_or_else(|error| failed(&error)),
+        Command::Reload(arguments) => reload::run(&arguments).unwrap_or_else(|error| failed(&error)),
     }
 }
 

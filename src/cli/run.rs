@@ -4,15 +4,16 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{ConfigFile, log, serve};
+use super::{log, serve};
 use crate::admin;
 use crate::app::Program;
+use crate::observe::running::ConfigFile;
 
 /// Balance in the foreground; logs to standard error
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    config: ConfigFile,
+    config: super::ConfigFile,
 }
 
 /// Exits 0 after an orderly stop.
@@ -23,6 +24,6 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         Err(code) => return code,
     };
     let admin_socket = loaded.config.admin.socket.clone().unwrap_or_else(admin::default_socket);
-    let source = admin::ConfigFile::new(Some(loaded.path), loaded.sha256);
+    let source = ConfigFile::new(Some(loaded.path), loaded.sha256);
     serve(Program { config: loaded.config, source, admin_socket, narrate: false })
 }

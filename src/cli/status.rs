@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::client::Target;
 use super::{count, verdict};
-use crate::admin::status::{BackendStatus, ServiceStatus, Status};
+use crate::admin::status::{BackendStatus, Leaving, ReloadStatus, ServiceStatus, Status};
 
 /// Show services and backends: states, since when and why
 #[derive(Debug, clap::Args)]
@@ -100,9 +100,20 @@ fn page(status: &Status, now: Timestamp, colours: bool) -> String {
         };
         let _ = writeln!(page, "{path}, loaded {} ago{note}", since(&config.loaded, now));
     }
+    if let Some(ReloadStatus { at, result, message: Some(why) }) = &config.last_reload {
+        let why = why.lines().next().unwrap_or_default().replace(char::is_control, " ");
+        let _ = writeln!(page, "  last reload {result} {} ago:\n    {}", since(at, now), shortened(&why, WIDTH - 4));
+    }
     for (name, service) in &status.services {
         page.push('\n');
         describe(&mut page, name, service, now, colours);
+    }
+    if !status.leaving.is_empty() {
+        page.push('\n');
+    }
+    for Leaving { service, backend, address, connections } in &status.leaving {
+        let sessions = count((*connections).into(), "session");
+        let _ = writeln!(page, "leaving: {service}/{backend} ({address}), {sessions} open");
     }
     page
 }
@@ -333,7 +344,10 @@ web: ok, 12 sessions open, 1044 in all, 0 refused
         let absent = target.get("/v1/status").unwrap_err().to_string();
         assert!(absent.contains("balancer run") && absent.contains("--socket"), "{absent}");
 
-        let serving = Server::bind(&socket).unwrap().serve(fixture::view(&["web"], &["web-01"])).unwrap();
+        let serving = Server::bind(&socket)
+            .unwrap()
+            .serve(fixture::view(&["web"], &["web-01"]), crate::link::orders().0)
+            .unwrap();
         let answer: Status = serde_json::from_slice(&target.get("/v1/status").unwrap()).unwrap();
         assert!(page(&answer, Timestamp::now(), false).contains("web-01"));
         let wrong = target.get("/v1/nothing").unwrap_err().to_string();

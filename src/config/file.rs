@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::report::{Place, Problem, did_you_mean};
 use super::sections::{self, entries};
 use super::tree::{Node, Value, quoted};
-use super::{AccessLog, Admin, Balance, Config, Connect, Health, Listen, Queue, Service, Timeouts, address};
+use super::{AccessLog, Admin, Balance, Config, Connect, Health, Listen, Queue, Reload, Service, Timeouts, address};
 
 /// No deadline is longer: a year.
 const LONGEST: Duration = Duration::from_secs(8760 * 3600);
@@ -15,7 +15,7 @@ const SHORTEST: Duration = Duration::from_millis(1);
 /// More event loops than any machine has use for.
 const MAX_WORKERS: u32 = 1024;
 /// The ways to balance, as they are written.
-const ALGORITHMS: [(&str, Balance); 5] = [
+pub(super) const ALGORITHMS: [(&str, Balance); 5] = [
     ("round_robin", Balance::RoundRobin),
     ("least_connections", Balance::LeastConnections),
     ("random_two", Balance::RandomTwo),
@@ -57,8 +57,21 @@ impl Reader {
             max_connections: self.count(section.get("max_connections"), Some("auto"), 1..=u32::MAX),
             admin,
             access_log: section.get("access_log").map_or(AccessLog::Off, |node| self.access_log(node)),
+            reload: section.get("reload").map_or_else(Reload::default, |node| self.reload(node)),
             services,
         }
+    }
+
+    fn reload(&mut self, node: &Node) -> Reload {
+        let section = self.section(node, &sections::RELOAD);
+        let due = "a share such as 50% is due here";
+        let share = |text: &str| {
+            let number = text.strip_suffix('%').filter(|number| number.bytes().all(|byte| byte.is_ascii_digit()));
+            let share = number.and_then(|number| number.parse().ok()).filter(|share| *share <= 100);
+            share.ok_or_else(|| format!("a share from 0% to 100% is due here, found {}", quoted(text)))
+        };
+        let guard = section.get("guard").and_then(|node| self.parsed(node, due, share));
+        guard.map_or_else(Reload::default, |guard| Reload { guard })
     }
 
     fn admin(&mut self, node: Option<&Node>) -> Admin {

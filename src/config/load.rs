@@ -43,7 +43,7 @@ fn understand(path: &Path, bytes: &[u8]) -> Result<Loaded, Report> {
     Ok(Loaded { config, path: path.to_owned(), sha256: hex(&Sha256::digest(bytes)) })
 }
 
-fn parse(text: &str) -> Result<Config, Vec<Problem>> {
+pub(super) fn parse(text: &str) -> Result<Config, Vec<Problem>> {
     let root = tree::parse(text).map_err(|problem| vec![problem])?;
     if matches!(root.value, Value::Null) {
         let what = "the file is empty: `services` with at least one service is due";

@@ -3,6 +3,7 @@
 mod address;
 mod backends;
 mod checks;
+pub mod diff;
 mod duration;
 mod file;
 mod health;
@@ -35,6 +36,8 @@ pub struct Config {
     pub admin: Admin,
     /// Where one line a session goes.
     pub access_log: AccessLog,
+    /// What a reload may do.
+    pub reload: Reload,
     /// The services in the order of the file; never empty.
     pub services: Vec<Service>,
 }
@@ -42,6 +45,19 @@ pub struct Config {
 impl Config {
     /// How long a stop waits where the file does not say.
     pub const DRAIN: Duration = Duration::from_secs(30);
+}
+
+/// What a reload may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reload {
+    /// A reload that leaves a service with less of its old backends than this, in per cent, is refused; 0 to 100.
+    pub guard: u8,
+}
+
+impl Default for Reload {
+    fn default() -> Self {
+        Self { guard: 50 }
+    }
 }
 
 /// The administration interface.

@@ -17,10 +17,11 @@ pub(super) struct Kind {
 
 pub(super) const FILE: Kind = Kind {
     name: "the top level",
-    keys: &["workers", "drain", "max_connections", "admin", "access_log", "services"],
-    later: &["state", "reload"],
+    keys: &["workers", "drain", "max_connections", "admin", "access_log", "reload", "services"],
+    later: &["state"],
 };
 pub(super) const ADMIN: Kind = Kind { name: "`admin`", keys: &["socket", "http"], later: &[] };
+pub(super) const RELOAD: Kind = Kind { name: "`reload`", keys: &["guard"], later: &[] };
 pub(super) const SERVICE: Kind = Kind {
     name: "a service",
     keys: &["listen", "balance", "backends", "backups", "health", "connect", "timeouts", "max_connections", "queue"],
@@ -40,8 +41,20 @@ pub(super) const PROBE: Kind = Kind { name: "`probe`", keys: &["http", "expect"]
 pub(super) const HTTP_PROBE: Kind = Kind { name: "`http`", keys: &["path", "host", "status"], later: &[] };
 pub(super) const EXPECT_PROBE: Kind = Kind { name: "`expect`", keys: &["send", "receive"], later: &[] };
 pub(super) const QUEUE: Kind = Kind { name: "`queue`", keys: &["size", "timeout"], later: &[] };
-const KINDS: [&Kind; 11] =
-    [&FILE, &ADMIN, &SERVICE, &BACKEND, &HEALTH, &PROBE, &HTTP_PROBE, &EXPECT_PROBE, &CONNECT, &TIMEOUTS, &QUEUE];
+const KINDS: [&Kind; 12] = [
+    &FILE,
+    &ADMIN,
+    &RELOAD,
+    &SERVICE,
+    &BACKEND,
+    &HEALTH,
+    &PROBE,
+    &HTTP_PROBE,
+    &EXPECT_PROBE,
+    &CONNECT,
+    &TIMEOUTS,
+    &QUEUE,
+];
 
 /// A mapping of the file with its keys sorted out.
 pub(super) struct Section<'t>(HashMap<&'static str, &'t Node>);

@@ -2,6 +2,7 @@
 
 mod tracked;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,25 +11,39 @@ use arc_swap::ArcSwap;
 use self::tracked::Tracked;
 use super::health::{Change, Event};
 use super::probe::{Id, Outcome, Prober};
-use crate::config::Config;
+use crate::config::diff::Open;
+use crate::config::{self, Config};
 use crate::observe::condition::State;
 use crate::observe::counters::Probed;
-use crate::table::Table;
+use crate::table::{Service, ServiceState, Table};
 
 /// See the module. The only one that publishes a table.
 #[derive(Debug)]
 pub struct Fleet {
+    /// In the order of the configuration.
     services: Vec<Tracked>,
+    /// Those that a reload removed and that still have sessions.
+    leaving: Vec<Arc<Service>>,
+    /// Where each probed backend stands: its service and its place there.
+    probed: HashMap<Id, (usize, usize)>,
+    next_id: Id,
+    workers: usize,
     table: Arc<ArcSwap<Table>>,
 }
 
 impl Fleet {
     /// The backends of a configuration, none of them probed yet, and their first table. For so many workers.
     pub fn new(config: &Config, workers: usize) -> Self {
-        let services: Vec<_> = config.services.iter().map(|service| Tracked::new(service, workers)).collect();
-        let built = services.iter().map(|service| Arc::new(service.build(None))).collect();
-        let table = Arc::new(ArcSwap::from_pointee(Table { generation: 1, edition: 1, services: built }));
-        Self { services, table }
+        let mut fleet = Self {
+            services: Vec::new(),
+            leaving: Vec::new(),
+            probed: HashMap::new(),
+            next_id: 0,
+            workers,
+            table: Arc::new(ArcSwap::from_pointee(Table::new(0, 0, Vec::new(), Vec::new()))),
+        };
+        fleet.apply(config, Instant::now());
+        fleet
     }
 
     /// Where the current table stands.
@@ -36,18 +51,65 @@ impl Fleet {
         &self.table
     }
 
-    /// Has every backend probed that is to be.
-    pub(super) fn watch(&self, prober: &mut Prober) {
+    /// Makes a configuration the one that holds, and publishes it: backends that were there before keep their state, new
+    /// ones begin, removed ones leave. [`Fleet::watch`] is due afterwards.
+    pub(super) fn apply(&mut self, config: &Config, now: Instant) {
+        let mut old: Vec<_> = std::mem::take(&mut self.services).into_iter().map(Some).collect();
+        for service in &config.services {
+            let is_it = |tracked: &Option<Tracked>| tracked.as_ref().is_some_and(|it| it.state.name == service.name);
+            let kept = old.iter_mut().find(|tracked| is_it(tracked)).and_then(Option::take);
+            let mut tracked = kept.unwrap_or_else(|| self.begin(service));
+            tracked.configure(service, &mut self.next_id, self.workers, now);
+            self.services.push(tracked);
+        }
+        let before = self.table.load_full();
+        let gone = old.into_iter().flatten();
+        self.leaving.extend(gone.filter_map(|tracked| before.service(tracked.state.number).cloned()));
+        self.probed = HashMap::new();
         for (number, service) in self.services.iter().enumerate() {
-            for (place, target) in service.targets() {
-                prober.watch(id(number, place), target);
+            self.probed.extend(service.backends.iter().zip(0..).map(|(watched, place)| (watched.id, (number, place))));
+        }
+        self.publish(before.generation + 1);
+    }
+
+    /// A service that is new, or comes back while it still has sessions.
+    fn begin(&mut self, service: &config::Service) -> Tracked {
+        let back = self.leaving.iter().position(|leaving| leaving.state.name == service.name);
+        if let Some(back) = back {
+            let back = self.leaving.swap_remove(back);
+            let own = back.backends.iter().chain(&back.backups).chain(&back.leaving);
+            return Tracked::new(Arc::clone(&back.state), own.cloned().collect());
+        }
+        let taken = |number: &usize| {
+            let live = self.services.iter().map(|tracked| &tracked.state);
+            // Those of the services before count, too: not all of them have been looked at yet.
+            live.map(|state| state.number)
+                .chain(self.table.load().all().map(|service| service.state.number))
+                .any(|n| n == *number)
+        };
+        let number = (0..).find(|number| !taken(number)).unwrap_or_default();
+        Tracked::new(Arc::new(ServiceState::new(Arc::clone(&service.name), number, None, 0, self.workers)), Vec::new())
+    }
+
+    /// Has every backend probed that is to be, and nobody else.
+    pub(super) fn watch(&self, prober: &mut Prober) {
+        prober.keep(|id| self.probed.contains_key(&id));
+        for watched in self.services.iter().flat_map(|service| &service.backends) {
+            match &watched.target {
+                Some(target) => prober.watch(watched.id, target.clone()),
+                None => prober.forget(watched.id),
             }
         }
     }
 
+    /// The number of a service of the configuration that holds.
+    pub(super) fn number(&self, service: &str) -> Option<usize> {
+        self.services.iter().find(|tracked| &*tracked.state.name == service).map(|tracked| tracked.state.number)
+    }
+
     /// A probe has ended. Answers whether a table was published.
     pub(super) fn probed(&mut self, outcome: &Outcome, now: Instant) -> bool {
-        let (number, place) = who(outcome.id);
+        let Some(&(number, place)) = self.probed.get(&outcome.id) else { return false };
         let Some(service) = self.services.get_mut(number) else { return false };
         let Some(watched) = service.backends.get_mut(place) else { return false };
         let counters = &watched.backend.probes;
@@ -62,7 +124,7 @@ impl Fleet {
         }
         let change = watched.health.on(Event::Probe(outcome.result, &outcome.detail), now);
         service.apply(place, change, now);
-        self.publish()
+        self.publish_changes()
     }
 
     /// Connects of real traffic have failed in a row. Answers whether a table was published.
@@ -75,7 +137,7 @@ impl Fleet {
         };
         let change = service.backends[place].health.on(Event::TrafficFailing(failures, why), now);
         service.apply(place, change, now);
-        self.publish()
+        self.publish_changes()
     }
 
     /// When [`Fleet::keep_time`] has something to do.
@@ -86,29 +148,61 @@ impl Fleet {
     /// Does what is due: backends without a probe are tried again, slow starts go on. Answers whether a table was published.
     pub(super) fn keep_time(&mut self, now: Instant) -> bool {
         self.services.iter_mut().for_each(|service| service.keep_time(now));
-        self.publish()
+        self.publish_changes()
     }
 
-    /// Publishes a new table if anything has changed; services that have not are shared with the one before.
-    fn publish(&mut self) -> bool {
-        if !self.services.iter().any(|service| service.changed) {
-            return false;
+    /// Forgets what a reload removed and what has no session any more; `may_come`: clients of this service may still arrive.
+    pub(super) fn forget_gone(&mut self, may_come: impl Fn(usize) -> bool) {
+        let before = self.leaving.len();
+        self.leaving.retain(|service| service.state.places.taken() > 0 || may_come(service.state.number));
+        let gone = self.leaving.len() < before;
+        self.services.iter_mut().for_each(Tracked::forget_gone);
+        if gone || self.services.iter().any(|service| service.changed) {
+            self.publish(self.table.load().generation);
         }
+    }
+
+    /// Whether something that a reload removed still has sessions.
+    pub(super) fn has_leaving(&self) -> bool {
+        !self.leaving.is_empty() || self.services.iter().any(|service| !service.leaving.is_empty())
+    }
+
+    /// Publishes a new table if anything has changed.
+    fn publish_changes(&mut self) -> bool {
+        let changed = self.services.iter().any(|service| service.changed);
+        if changed {
+            self.publish(self.table.load().generation);
+        }
+        changed
+    }
+
+    /// Publishes a new table; services that have not changed are shared with the one before.
+    fn publish(&mut self, generation: u64) {
         let before = self.table.load();
-        let services = self.services.iter_mut().zip(&before.services).map(|(service, built)| {
-            if std::mem::take(&mut service.changed) { Arc::new(service.build(Some(built))) } else { Arc::clone(built) }
+        let services = self.services.iter_mut().map(|service| {
+            let built = before.service(service.state.number);
+            match built.filter(|_| !std::mem::take(&mut service.changed)) {
+                Some(built) => Arc::clone(built),
+                None => Arc::new(service.build(built.map(|built| &**built))),
+            }
         });
-        let table = Table { generation: before.generation, edition: before.edition + 1, services: services.collect() };
+        let table = Table::new(generation, before.edition + 1, services.collect(), self.leaving.clone());
         self.table.store(Arc::new(table));
-        true
     }
 }
 
-/// The prober's name for a backend: its service and its place there.
-fn id(service: usize, place: usize) -> Id {
-    (service as Id) << 32 | place as Id
-}
+impl Open for Fleet {
+    fn with_service(&self, service: &str) -> u32 {
+        let of = |tracked: &&Tracked| &*tracked.state.name == service;
+        self.services.iter().find(of).map_or(0, |tracked| tracked.state.places.taken())
+    }
 
-fn who(id: Id) -> (usize, usize) {
-    ((id >> 32) as usize, (id & u64::from(u32::MAX)) as usize)
+    fn with_backend(&self, service: &str, backend: &config::Backend) -> u32 {
+        let of = |tracked: &&Tracked| &*tracked.state.name == service;
+        let backends = self.services.iter().find(of).into_iter().flat_map(|tracked| &tracked.backends);
+        backends
+            .map(|watched| &watched.backend)
+            .find(|own| (&own.name, own.address) == (&backend.name, backend.address))
+            .map_or(0, |own| own.places.taken())
+    }
 }

@@ -134,8 +134,7 @@ impl Slot {
                 return Ok(backend);
             }
         }
-        let patience =
-            io.table.load().services.get(self.service_index).map_or(0, |service| millis(service.settings.queue));
+        let patience = io.table.load().service(self.service.number).map_or(0, |service| millis(service.settings.queue));
         Err(Event::Queued(patience))
     }
 
@@ -157,7 +156,7 @@ impl Slot {
     }
 
     fn pick(&self, io: &mut Resources) -> Result<Lease<Backend>, Unpicked> {
-        let service = io.table.load().services.get(self.service_index).ok_or(Unpicked::Down)?;
+        let service = io.table.load().service(self.service.number).ok_or(Unpicked::Down)?;
         let client = service.needs_client().then(|| socket::peer_address(self.client.as_fd())).flatten();
         service.pick(&self.tried, client.map(|address| address.ip()))
     }

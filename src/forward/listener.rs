@@ -1,10 +1,11 @@
 //! A worker's listeners: accepting is always armed, except while descriptors are short.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use super::session::{Millis, NEVER};
 use super::token::Token;
-use crate::link::Listener;
+use crate::link::{Listener, Waiting};
 use crate::sys::ring::Ring;
 use crate::sys::{Errno, socket};
 
@@ -20,13 +21,14 @@ enum State {
     Paused {
         until: Millis,
     },
-    Stopping,
+    /// It is let go as soon as its accept has ended.
+    Stopping(Waiting),
 }
 
 /// All listeners of one worker, by number.
 #[derive(Debug, Default)]
 pub(super) struct Listeners {
-    all: Vec<Option<(Listener, State)>>,
+    all: Vec<Option<(Arc<Listener>, State)>>,
     careful_until: Millis,
 }
 
@@ -37,15 +39,21 @@ impl Listeners {
     }
 
     /// Accepts clients on one more.
-    pub(super) fn adopt(&mut self, listener: Listener, ring: &mut Ring) {
-        ring.accept(Token::Accept(self.all.len() as u32).pack(), listener.socket.as_fd(), true);
-        self.all.push(Some((listener, State::Accepting)));
+    pub(super) fn adopt(&mut self, listener: Arc<Listener>, ring: &mut Ring) {
+        // A number is free again once the last accept of its listener has completed.
+        let number = self.all.iter().position(Option::is_none).unwrap_or(self.all.len());
+        ring.accept(Token::Accept(number as u32).pack(), listener.socket.as_fd(), true);
+        let entry = Some((listener, State::Accepting));
+        match self.all.get_mut(number) {
+            Some(free) => *free = entry,
+            None => self.all.push(entry),
+        }
     }
 
-    /// The index of the service that a listener serves.
+    /// The number of the service that a listener serves.
     pub(super) fn serves(&self, number: u32) -> Option<usize> {
         let (listener, _) = self.all.get(number as usize)?.as_ref()?;
-        Some(listener.service)
+        Some(listener.service())
     }
 
     /// An accept has ended: arms the next one, later if descriptors are short. Answers what was short.
@@ -60,7 +68,7 @@ impl Listeners {
         ring: &mut Ring,
     ) -> Result<Option<Errno>, Errno> {
         let Some(Some((listener, state))) = self.all.get_mut(number as usize) else { return Ok(None) };
-        if *state == State::Stopping {
+        if matches!(state, State::Stopping(_)) {
             return Ok(None);
         }
         match error {
@@ -78,7 +86,7 @@ impl Listeners {
 
     /// When [`Listeners::retry`] has something to do.
     pub(super) fn due(&self) -> Millis {
-        let until = |entry: &Option<(Listener, State)>| match entry {
+        let until = |entry: &Option<(Arc<Listener>, State)>| match entry {
             Some((_, State::Paused { until })) => *until,
             _ => NEVER,
         };
@@ -110,21 +118,36 @@ impl Listeners {
 
     /// Accepts no more. Each listener ends with a completion of its accept.
     pub(super) fn stop(&mut self, ring: &mut Ring) {
-        for (number, entry) in self.all.iter_mut().enumerate() {
-            match entry {
-                Some((_, state @ State::Accepting)) => {
-                    *state = State::Stopping;
-                    ring.cancel(Token::Nobody.pack(), Token::Accept(number as u32).pack());
-                }
-                Some((_, State::Paused { .. })) => *entry = None,
-                _ => {}
-            }
+        (0..self.all.len()).for_each(|number| self.end(number, Waiting::Serve, ring));
+    }
+
+    /// Accepts no more on one of them; it ends as in [`Listeners::stop`].
+    pub(super) fn release(&mut self, listener: &Arc<Listener>, waiting: Waiting, ring: &mut Ring) {
+        let is_it =
+            |entry: &Option<(Arc<Listener>, State)>| matches!(entry, Some((it, _)) if Arc::ptr_eq(it, listener));
+        if let Some(number) = self.all.iter().position(is_it) {
+            self.end(number, waiting, ring);
         }
     }
 
-    /// The listener accepts no more, and its last accept has completed once [`Listeners::ended`] was told.
-    pub(super) fn is_stopping(&self, number: u32) -> bool {
-        matches!(self.all.get(number as usize), Some(Some((_, State::Stopping))))
+    fn end(&mut self, number: usize, waiting: Waiting, ring: &mut Ring) {
+        let Some(entry) = self.all.get_mut(number) else { return };
+        match entry {
+            Some((_, state @ State::Accepting)) => {
+                *state = State::Stopping(waiting);
+                ring.cancel(Token::Nobody.pack(), Token::Accept(number as u32).pack());
+            }
+            Some((_, State::Paused { .. })) => *entry = None,
+            _ => {}
+        }
+    }
+
+    /// Where the listener accepts no more, and its last accept has completed: what becomes of those who wait.
+    pub(super) fn stopping(&self, number: u32) -> Option<Waiting> {
+        match self.all.get(number as usize) {
+            Some(Some((_, State::Stopping(waiting)))) => Some(*waiting),
+            _ => None,
+        }
     }
 
     /// A connection that waits on a listener that is stopping.

@@ -46,8 +46,6 @@ pub(super) struct Slot {
     held: [Held; 2],
     /// What is in flight for each direction.
     flying: [What; 2],
-    /// Index in the table.
-    pub(super) service_index: usize,
     pub(super) service: Lease<ServiceState>,
     pub(super) backend: Option<Lease<Backend>>,
     /// Backends that have failed this client.
@@ -70,7 +68,6 @@ pub(super) struct Slot {
 /// Who is accepted, and for whom.
 pub(super) struct Accepted {
     pub(super) client: OwnedFd,
-    pub(super) service_index: usize,
     pub(super) service: Lease<ServiceState>,
     pub(super) process: Lease<Places>,
 }
@@ -85,7 +82,6 @@ impl Slot {
             backend_socket: None,
             held: [Held::Nothing, Held::Nothing],
             flying: Direction::BOTH.map(What::Receive),
-            service_index: accepted.service_index,
             service: accepted.service,
             backend: None,
             tried: Vec::new(),

@@ -18,7 +18,7 @@ use super::resources::{Cause, Resources};
 use super::session::{Event, Limits, Operation};
 use super::slot::{Accepted, Slot};
 use super::token::{SLOTS, Token};
-use crate::link::{Bell, Command, Mailbox, Report, Reports};
+use crate::link::{Bell, Command, Mailbox, Report, Reports, Waiting};
 use crate::observe::access_log::{self, Record};
 use crate::observe::counters::{Closed, PerWorker, Refused, WorkerCounters};
 use crate::sys::features::Features;
@@ -219,7 +219,7 @@ impl Worker {
     fn serve_lines(&mut self) {
         self.io.called = false;
         let table = Arc::clone(self.io.table.load());
-        for service in &table.services {
+        for service in table.all() {
             let line = &service.state.line;
             while let Some(front) = line.front() {
                 // Who made it the front has told its worker. To tell it again would be answered in kind, for ever, where another
@@ -257,6 +257,9 @@ impl Worker {
                 Command::Adopt(listeners) => {
                     listeners.into_iter().for_each(|listener| self.listeners.adopt(listener, &mut self.io.ring));
                 }
+                Command::Release(listeners, waiting) => {
+                    listeners.iter().for_each(|listener| self.listeners.release(listener, waiting, &mut self.io.ring));
+                }
                 Command::Stop => {
                     self.stopping = true;
                     self.listeners.stop(&mut self.io.ring);
@@ -283,9 +286,11 @@ impl Worker {
         {
             self.io.report_rarely(Cause::LocalFault, || Report::LocalFault { doing: "accept a client", error });
         }
-        if self.listeners.is_stopping(listener) {
+        if let Some(waiting) = self.listeners.stopping(listener) {
             // Those who were already connected when the stop came are served; then nobody waits and the listener can go.
-            while let Some(client) = self.listeners.waiting(listener) {
+            while waiting == Waiting::Serve
+                && let Some(client) = self.listeners.waiting(listener)
+            {
                 self.admit(listener, client);
             }
             self.listeners.close(listener);
@@ -295,9 +300,8 @@ impl Worker {
 
     /// Begins a session with a client, or refuses the client.
     fn admit(&mut self, listener: u32, client: OwnedFd) {
-        let Some(service_index) = self.listeners.serves(listener) else { return };
         let table = self.io.table.load();
-        let Some(service) = table.services.get(service_index) else { return };
+        let Some(service) = self.listeners.serves(listener).and_then(|number| table.service(number)) else { return };
         let state = Arc::clone(&service.state);
         let limits = limits(&service.settings);
         let counters = state.counters.of(self.io.worker);
@@ -307,7 +311,7 @@ impl Worker {
         let process = service.as_ref().and_then(|_| Lease::take(&self.process));
         let refused = match (service, process) {
             (Some(service), Some(process)) if self.sessions.len() < SLOTS => {
-                let accepted = Accepted { client, service_index, service, process };
+                let accepted = Accepted { client, service, process };
                 let entry = self.sessions.vacant_entry();
                 let number = entry.key() as u32;
                 self.generation = self.generation.wrapping_add(1);

@@ -1,8 +1,11 @@
-//! What workers and the control plane say to each other: commands one way, reports the other, both bounded.
+//! What workers, the control plane and the administration side say to each other, all of it bounded.
+
+mod order;
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use rustix::event::{EventfdFlags, eventfd};
@@ -10,6 +13,8 @@ use thiserror::Error;
 
 use crate::observe::counters::Refused;
 use crate::sys::Errno;
+
+pub use self::order::{Order, Orders, Reply, orders};
 
 /// Commands that may wait for a worker.
 const COMMANDS: usize = 256;
@@ -20,20 +25,48 @@ const REPORTS: usize = 1024;
 #[derive(Debug)]
 pub enum Command {
     /// Accept clients on these.
-    Adopt(Vec<Listener>),
+    Adopt(Vec<Arc<Listener>>),
+    /// Accept no more on these, and let go of them; a worker passes over those that it has not got.
+    Release(Vec<Arc<Listener>>, Waiting),
     /// Accept no more; finish when the last session has ended.
     Stop,
     /// End every session now.
     End,
 }
 
-/// A listening socket and whom it serves.
+/// What becomes of those who wait on a listener that is released.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waiting {
+    /// They are served first: nobody else would.
+    Serve,
+    /// They stay: others accept on the same socket.
+    Leave,
+}
+
+/// A listening socket and whom it serves; shared by the control plane and the workers that accept on it.
 #[derive(Debug)]
 pub struct Listener {
     /// The socket, in blocking mode.
     pub socket: OwnedFd,
-    /// Index of its service in the table.
-    pub service: usize,
+    /// The number of its service.
+    service: AtomicUsize,
+}
+
+impl Listener {
+    /// A socket that serves the service of this number.
+    pub fn new(socket: OwnedFd, service: usize) -> Self {
+        Self { socket, service: AtomicUsize::new(service) }
+    }
+
+    /// The number of the service that it serves.
+    pub fn service(&self) -> usize {
+        self.service.load(Ordering::Acquire)
+    }
+
+    /// From now on it serves another one, which stands in the table already.
+    pub fn serve(&self, service: usize) {
+        self.service.store(service, Ordering::Release);
+    }
 }
 
 /// What a worker tells.

@@ -3,3 +3,4 @@
 pub mod access_log;
 pub mod condition;
 pub mod counters;
+pub mod running;

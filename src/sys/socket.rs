@@ -3,24 +3,23 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::net::{Shutdown, SocketFlags};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::Errno;
 
 /// Connections that may wait to be accepted; the kernel cuts it to `net.core.somaxconn`.
 const BACKLOG: i32 = 65535;
 
-/// One listening TCP socket for each of `count` workers, all on one address.
+/// TCP sockets for one address, `count` of them, bound but not listening yet.
 ///
 /// # Errors
-/// `EADDRINUSE` also where another process listens there with `SO_REUSEPORT`, which would otherwise share its clients silently.
-pub fn listen_tcp(address: SocketAddr, count: usize) -> io::Result<Vec<OwnedFd>> {
+/// `EADDRINUSE`. `alone`: also where somebody listens there with `SO_REUSEPORT`, who would otherwise share his clients silently.
+pub fn bind_tcp(address: SocketAddr, count: usize, alone: bool) -> io::Result<Vec<OwnedFd>> {
     let bind = |address: SocketAddr, shared| {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
@@ -33,23 +32,22 @@ pub fn listen_tcp(address: SocketAddr, count: usize) -> io::Result<Vec<OwnedFd>>
         socket.bind(&address.into())?;
         Ok::<_, io::Error>(socket)
     };
-    // Alone first: a bind without SO_REUSEPORT fails where anybody listens. It is let go before the real ones are bound.
-    let alone = bind(address, false)?;
-    let address = alone.local_addr()?.as_socket().unwrap_or(address);
-    drop(alone);
-    let sockets = (0..count).map(|_| bind(address, true)).collect::<io::Result<Vec<_>>>()?;
-    for socket in &sockets {
-        socket.listen(BACKLOG)?;
+    let mut address = address;
+    if alone {
+        // A bind without SO_REUSEPORT fails where anybody listens. It is let go before the real ones are bound.
+        address = bind(address, false)?.local_addr()?.as_socket().unwrap_or(address);
     }
-    Ok(sockets.into_iter().map(OwnedFd::from).collect())
+    (0..count).map(|_| Ok(bind(address, true)?.into())).collect()
 }
 
-/// A listening Unix socket, one descriptor for each of `count` workers. A dead process's socket file is replaced.
+/// A Unix socket, bound but not listening yet. A dead process's socket file is replaced.
 ///
 /// # Errors
 /// `EADDRINUSE` if somebody answers there, or something other than a socket is in the way.
-pub fn listen_unix(path: &Path, count: usize) -> io::Result<Vec<OwnedFd>> {
-    let listener = match UnixListener::bind(path) {
+pub fn bind_unix(path: &Path) -> io::Result<(OwnedFd, SocketFile)> {
+    let address = SockAddr::unix(path)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    match socket.bind(&address) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             // Only a socket may be replaced: a connect to a regular file is refused, too.
             if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
@@ -58,23 +56,62 @@ pub fn listen_unix(path: &Path, count: usize) -> io::Result<Vec<OwnedFd>> {
             // Not blocking: a live listener whose queue is full would hold the start up.
             let client = Socket::new(Domain::UNIX, Type::STREAM, None)?;
             client.set_nonblocking(true)?;
-            let dead = client
-                .connect(&socket2::SockAddr::unix(path)?)
-                .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+            let dead = client.connect(&address).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
             if !dead {
                 return Err(error);
             }
             std::fs::remove_file(path)?;
-            UnixListener::bind(path)?
+            socket.bind(&address)?;
         }
         bound => bound?,
-    };
-    // std listens with a backlog of its own; a second listen(2) only changes that.
-    rustix::net::listen(&listener, BACKLOG)?;
-    let listener = OwnedFd::from(listener);
-    let mut listeners = (1..count).map(|_| listener.try_clone()).collect::<io::Result<Vec<_>>>()?;
-    listeners.push(listener);
-    Ok(listeners)
+    }
+    Ok((socket.into(), SocketFile::of(path)?))
+}
+
+/// Listens on a bound socket.
+///
+/// # Errors
+/// What listen(2) says.
+pub fn listen(socket: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(rustix::net::listen(socket, BACKLOG)?)
+}
+
+/// Device, inode and the time of its making: a number of a removed inode may be given again.
+type Identity = (u64, u64, i64, i64);
+
+fn identity(found: &std::fs::Metadata) -> Identity {
+    (found.dev(), found.ino(), found.mtime(), found.mtime_nsec())
+}
+
+/// A socket in the file system, told apart from one that another process puts there later.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    identity: Identity,
+}
+
+impl SocketFile {
+    /// The socket that stands at this path now.
+    ///
+    /// # Errors
+    /// Nothing does, or it cannot be looked at.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        Ok(Self { path: path.into(), identity: identity(&std::fs::symlink_metadata(path)?) })
+    }
+
+    /// Removes it, if it is still the same.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn remove(&self) -> io::Result<()> {
+        let ours = std::fs::symlink_metadata(&self.path).is_ok_and(|found| identity(&found) == self.identity);
+        if ours { std::fs::remove_file(&self.path) } else { Ok(()) }
+    }
+
+    /// Where it stands.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
 }
 
 /// The address that a TCP listener is bound to.
@@ -215,7 +252,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("precious");
         std::fs::write(&path, "data").unwrap();
-        assert_eq!(listen_unix(&path, 1).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(bind_unix(&path).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "data");
     }
 
@@ -223,9 +260,27 @@ mod tests {
     fn a_dead_listener_is_replaced_and_a_live_one_is_not() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("listener");
-        let first = listen_unix(&path, 2).unwrap();
-        assert_eq!(listen_unix(&path, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let (first, first_file) = bind_unix(&path).unwrap();
+        listen(first.as_fd()).unwrap();
+        assert_eq!(bind_unix(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         drop(first);
-        assert!(listen_unix(&path, 1).is_ok());
+        // Its inode stays in use, so that the next file cannot have the same.
+        std::fs::hard_link(&path, directory.path().join("held")).unwrap();
+        let (_second, second_file) = bind_unix(&path).unwrap();
+        first_file.remove().unwrap();
+        assert!(path.exists(), "what another has put there is left alone");
+        second_file.remove().unwrap();
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn who_listens_with_reuseport_is_found_only_where_one_must_be_alone() {
+        let any = "127.0.0.1:0".parse().unwrap();
+        let first = bind_tcp(any, 2, true).unwrap();
+        let address = local_address(first[0].as_fd()).unwrap();
+        assert_eq!(local_address(first[1].as_fd()), Some(address));
+        first.iter().for_each(|socket| listen(socket.as_fd()).unwrap());
+        assert_eq!(bind_tcp(address, 1, true).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert!(bind_tcp(address, 1, false).is_ok());
     }
 }

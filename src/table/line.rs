@@ -29,6 +29,11 @@ impl Line {
         Self { most: AtomicU32::new(most), waiting: AtomicU32::new(0), tickets: Mutex::default() }
     }
 
+    /// Changes how many may wait. Those who wait already go on waiting, also beyond it.
+    pub fn set_most(&self, most: u32) {
+        self.most.store(most, Ordering::Relaxed);
+    }
+
     /// How many wait now.
     ///
     /// Who has just given a place back and reads 0 here has nobody to tell: whoever joins looks for a place again afterwards.

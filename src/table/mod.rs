@@ -39,6 +39,32 @@ pub struct Table {
     pub edition: u64,
     /// The services in the order of the configuration.
     pub services: Box<[Arc<Service>]>,
+    /// Services that a reload removed, as they were, until their last session has ended.
+    pub leaving: Box<[Arc<Service>]>,
+    /// All of them by their numbers.
+    numbered: Box<[Option<Arc<Service>>]>,
+}
+
+impl Table {
+    /// A table of these services, each with a number of its own.
+    pub fn new(generation: u64, edition: u64, services: Vec<Arc<Service>>, leaving: Vec<Arc<Service>>) -> Self {
+        let all = || services.iter().chain(&leaving);
+        let numbers = all().map(|service| service.state.number + 1).max().unwrap_or(0);
+        let mut numbered = vec![None; numbers];
+        all().for_each(|service| numbered[service.state.number] = Some(Arc::clone(service)));
+        Self { generation, edition, services: services.into(), leaving: leaving.into(), numbered: numbered.into() }
+    }
+
+    /// The service of this number, also one that is leaving.
+    #[inline]
+    pub fn service(&self, number: usize) -> Option<&Arc<Service>> {
+        self.numbered.get(number)?.as_ref()
+    }
+
+    /// Every service, those that are leaving last.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.services.iter().chain(&self.leaving)
+    }
 }
 
 /// What a session is told once, at its beginning.
@@ -78,6 +104,8 @@ impl Default for Settings {
 pub struct ServiceState {
     /// Unique among the services.
     pub name: Arc<str>,
+    /// Its number, which sessions and listeners know it by whatever place it has in a table. Unique while it lasts.
+    pub number: usize,
     /// Sessions open now, and how many there may be.
     pub places: Places,
     /// Who waits for a place in a backend.
@@ -86,17 +114,21 @@ pub struct ServiceState {
     pub cursor: AtomicU64,
     /// What each worker counts of it.
     pub counters: PerWorker<ServiceCounters>,
+    /// Sessions established with backends that have left since.
+    pub past_sessions: AtomicU64,
 }
 
 impl ServiceState {
     /// A service without a session: how many there may be, how many clients may wait for a place, and how many workers count.
-    pub fn new(name: Arc<str>, limit: Option<NonZeroU32>, queue: u32, workers: usize) -> Self {
+    pub fn new(name: Arc<str>, number: usize, limit: Option<NonZeroU32>, queue: u32, workers: usize) -> Self {
         Self {
             name,
+            number,
             places: Places::new(limit),
             line: Line::new(queue),
             cursor: AtomicU64::new(0),
             counters: PerWorker::new(workers),
+            past_sessions: AtomicU64::new(0),
         }
     }
 }

@@ -42,6 +42,8 @@ pub struct Roster {
     pub members: Vec<Member>,
     /// All backups in the order of the configuration, whatever their state.
     pub backups: Vec<Standby>,
+    /// Those that were removed and still have sessions.
+    pub leaving: Vec<Arc<Backend>>,
     /// Some backend or backup has not been probed yet.
     pub starting: bool,
     /// When nobody may serve and none is left unprobed, the algorithm chooses among all members as if they were up.
@@ -61,6 +63,8 @@ pub struct Service {
     pub shares: Box<[u16]>,
     /// The backups in the order of the configuration, whatever their state.
     pub backups: Box<[Arc<Backend>]>,
+    /// Backends and backups that a reload removed, until their last session has ended. None is picked.
+    pub leaving: Box<[Arc<Backend>]>,
     /// How it chooses.
     pub algorithm: Algorithm,
     /// Nobody may serve, and so all backends are tried as if they were up.
@@ -102,7 +106,7 @@ impl Service {
     }
 
     fn build(state: Arc<ServiceState>, roster: Roster, settings: Settings, before: Option<&Chooser>) -> Self {
-        let Roster { algorithm, mut members, backups, starting, try_all } = roster;
+        let Roster { algorithm, mut members, backups, leaving, starting, try_all } = roster;
         let anyone = members.iter().any(|member| member.share > 0) || backups.iter().any(|backup| backup.may_serve);
         // Before every first probe has ended, nobody knows yet that all are down.
         let trying_all = try_all && !anyone && !starting;
@@ -117,6 +121,7 @@ impl Service {
             backends: members.into_iter().map(|member| member.backend).collect(),
             standing_by: backups.iter().map(|backup| backup.may_serve).collect(),
             backups: backups.into_iter().map(|backup| backup.backend).collect(),
+            leaving: leaving.into(),
             algorithm,
             trying_all,
             settings,

@@ -21,6 +21,7 @@ mod probing;
 mod queue;
 mod real_servers;
 mod relay;
+mod reload;
 mod resets;
 mod seeing;
 mod stop;

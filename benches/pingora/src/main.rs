@@ -76,9 +76,9 @@ fn service(algorithm: Algorithm, size: u16) -> Service {
         let backend = Backend::new(format!("b-{number}").into(), address, None, condition, 1);
         Member { backend: Arc::new(backend), weight: 1, share: Member::WHOLE }
     };
-    let state = ServiceState::new("bench".into(), None, 0, 1);
+    let state = ServiceState::new("bench".into(), 0, None, 0, 1);
     let members = (1..=size).map(member).collect();
-    let roster = Roster { algorithm, members, backups: Vec::new(), starting: false, try_all: false };
+    let roster = Roster { algorithm, members, backups: Vec::new(), leaving: Vec::new(), starting: false, try_all: false };
     let settings = Settings::default();
     Service::new(Arc::new(state), roster, settings)
 }

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use prometheus_parse::{Scrape, Value};
 use serde_json::{Value as Json, json};
 
-use super::{request, start, view};
+use super::{exchange, request, start, view};
+use crate::link::{Order, Reply};
 use crate::observe::counters::{Closed, Probed, Refused};
+use crate::observe::running::Reloaded;
 use crate::table::Lease;
 
 fn get_json(path: &Path, target: &str) -> Json {
@@ -95,7 +97,7 @@ fn it_answers_before_any_listener_is_bound() {
     let running = start(view(&["web"], &["web-01"]));
     assert_eq!(get_json(&running.path, "/v1/status")["services"]["web"]["listen"], json!([]));
     let bound = [("web".into(), vec!["127.0.0.1:41007".to_owned()])].into_iter().collect();
-    running.view.listening.store(Arc::new(bound));
+    running.view.running.listening.store(Arc::new(bound));
     assert_eq!(get_json(&running.path, "/v1/status")["services"]["web"]["listen"], json!(["127.0.0.1:41007"]));
 }
 
@@ -179,13 +181,51 @@ fn unknown_paths_and_methods_are_told_what_there_is() {
     let (code, _, body) = request(&running.path, "GET", "/v2/nothing?at=all");
     let refusal: Json = serde_json::from_str(&body).unwrap();
     assert_eq!(code, 404);
-    assert_eq!(refusal["paths"], json!(["/v1/status", "/metrics", "/healthz", "/readyz"]));
+    assert_eq!(refusal["paths"], json!(["/v1/status", "/v1/reload", "/metrics", "/healthz", "/readyz"]));
     let (code, head, body) = request(&running.path, "POST", "/v1/status");
     assert_eq!(code, 405);
     assert!(head.contains("allow: get, head"), "{head}");
     assert!(serde_json::from_str::<Json>(&body).unwrap()["error"].is_string());
+    let (code, head, _) = request(&running.path, "GET", "/v1/reload");
+    assert_eq!(code, 405);
+    assert!(head.contains("allow: post"), "{head}");
     let (code, head, body) = request(&running.path, "HEAD", "/metrics");
     assert_eq!((code, &*body), (200, ""));
     assert!(!head.contains("content-length: 0"), "{head}");
     assert_eq!(request(&running.path, "GET", "/healthz").2, "ok\n");
+}
+
+#[test]
+fn a_reload_is_passed_on_and_its_outcome_answered() {
+    let running = start(view(&["web"], &["web-01"]));
+    let (path, mut orders) = (running.path.clone(), running.orders);
+    let post = |body: &str| {
+        let head = format!("POST /v1/reload HTTP/1.1\r\nHost: balancer\r\nContent-Length: {}\r\n\r\n", body.len());
+        let answer = exchange(&path, format!("{head}{body}").as_bytes());
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head[9..12].to_owned(), serde_json::from_str::<Json>(body).unwrap())
+    };
+    for (result, code) in [(Reloaded::Applied, "200"), (Reloaded::Refused, "409")] {
+        let force = result == Reloaded::Applied;
+        let error = (!force).then(|| "the guard".to_owned());
+        let reply = Reply { result, generation: 7, changes: vec!["web: less".into()], error };
+        let answered = std::thread::scope(|scope| {
+            let orders = &mut orders;
+            scope.spawn(move || {
+                let Some(Order::Reload { force: asked, answer }) = orders.blocking_recv() else { panic!("no order") };
+                assert_eq!(asked, force);
+                answer.send(reply).unwrap();
+            });
+            post(if force { "{\"force\":true}" } else { "" })
+        });
+        assert_eq!(answered.0, code);
+        assert_eq!((&answered.1["generation"], &answered.1["changes"]), (&json!(7), &json!(["web: less"])));
+        assert_eq!(answered.1["result"], json!(result.label()));
+    }
+    let (code, refusal) = post("{\"froce\":true}");
+    assert!(code == "400" && refusal["error"].as_str().unwrap().contains("froce"), "{code} {refusal}");
+    assert_eq!(post(&" ".repeat(100_000)).0, "413");
+    // Nobody is there any more who could do it.
+    orders.close();
+    assert_eq!(post("").0, "503");
 }

@@ -11,7 +11,7 @@ use super::super::{BindError, bind_http};
 use super::{PATIENCE, request, start, start_with, still_works, view};
 use crate::observe::condition::{Condition, State};
 use crate::observe::counters::{Closed, Probed, Refused};
-use crate::table::{Backend, Table};
+use crate::table::{Backend, Member, Roster, Standby, Table};
 
 const MANUAL: &str = include_str!("../../../docs/OPERATING.md");
 
@@ -124,18 +124,23 @@ fn readiness_and_states_follow_the_conditions() {
 
 #[test]
 fn a_backup_stands_after_the_backends_and_keeps_a_service_ready() {
-    let mut view = view(&["web"], &["web-01"]);
-    let view_now = Arc::get_mut(&mut view).unwrap();
-    let table =
-        Arc::into_inner(view_now.table.swap(Arc::new(Table { generation: 2, edition: 2, services: Box::default() })))
-            .unwrap();
-    let mut service = Arc::into_inner(table.services.into_iter().next().unwrap()).unwrap();
+    let view = view(&["web"], &["web-01"]);
+    let table = view.table.load_full();
+    let web = &table.services[0];
     let up = Condition::new(State::Up, "1 of 1 probes passed");
-    let backup = Backend::new("web-03".into(), ([10, 0, 0, 13], 80).into(), None, up, WORKERS);
-    set(&service.backends[0], State::Down);
+    let backup = Arc::new(Backend::new("web-03".into(), ([10, 0, 0, 13], 80).into(), None, up, WORKERS));
+    set(&web.backends[0], State::Down);
     backup.counters.of(0).sessions.add(5);
-    service.backups = Box::new([Arc::new(backup)]);
-    view.table.store(Arc::new(Table { generation: 3, edition: 3, services: Box::new([Arc::new(service)]) }));
+    let roster = Roster {
+        algorithm: web.algorithm,
+        members: vec![Member { backend: Arc::clone(&web.backends[0]), weight: 1, share: 0 }],
+        backups: vec![Standby { backend: backup, may_serve: true }],
+        leaving: Vec::new(),
+        starting: false,
+        try_all: false,
+    };
+    let web = Arc::new(web.successor(roster, web.settings));
+    view.table.store(Arc::new(Table::new(3, 3, vec![web], Vec::new())));
     let running = start(view);
     let (_, _, body) = request(&running.path, "GET", "/v1/status");
     let status: Status = serde_json::from_str(&body).unwrap();

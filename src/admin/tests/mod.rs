@@ -21,6 +21,8 @@ struct Running {
     view: Arc<View>,
     path: PathBuf,
     serving: Serving,
+    /// What was ordered; nobody does it.
+    orders: tokio::sync::mpsc::Receiver<crate::link::Order>,
     _directory: tempfile::TempDir,
 }
 
@@ -33,8 +35,9 @@ fn start_with(view: Arc<View>, change: impl FnOnce(&mut Server)) -> Running {
     let path = directory.path().join("run/admin.sock");
     let mut server = Server::bind(&path).unwrap();
     change(&mut server);
-    let serving = server.serve(Arc::clone(&view)).unwrap();
-    Running { view, path, serving, _directory: directory }
+    let (sender, orders) = crate::link::orders();
+    let serving = server.serve(Arc::clone(&view), sender).unwrap();
+    Running { view, path, serving, orders, _directory: directory }
 }
 
 /// Everything that comes back for these bytes until the server closes.

@@ -1,7 +1,9 @@
 //! One service and its backends as the control plane knows them.
 
+use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -9,7 +11,7 @@ use jiff::Timestamp;
 use super::{Change, State};
 use crate::config;
 use crate::control::health::{self, Event, Health};
-use crate::control::probe::{Check, Target};
+use crate::control::probe::{Check, Id, Target};
 use crate::observe::condition::Condition;
 use crate::table::{Algorithm, Backend, Member, Role, Roster, Service, ServiceState, Settings, Standby};
 
@@ -22,6 +24,8 @@ pub(super) struct Tracked {
     pub(super) state: Arc<ServiceState>,
     /// Primaries first, then backups, each in the order of the configuration.
     pub(super) backends: Vec<Watched>,
+    /// Those that a reload removed and that still have sessions.
+    pub(super) leaving: Vec<Arc<Backend>>,
     /// Since the last table something has changed.
     pub(super) changed: bool,
     algorithm: Algorithm,
@@ -33,49 +37,88 @@ pub(super) struct Tracked {
 /// One backend.
 #[derive(Debug)]
 pub(super) struct Watched {
+    /// The prober's name for it.
+    pub(super) id: Id,
     pub(super) backend: Arc<Backend>,
     role: Role,
     pub(super) health: Health,
     weight: u16,
     /// Whom to ask; `None` where nobody is asked.
-    target: Option<Target>,
+    pub(super) target: Option<Target>,
     /// While its share grows: when that began, and how many steps are done.
     ramp: Option<(Instant, u16)>,
 }
 
 impl Tracked {
-    pub(super) fn new(service: &config::Service, workers: usize) -> Self {
-        let primaries = service.backends.iter().map(|backend| (Role::Primary, backend));
-        let backups = service.backups.iter().map(|backend| (Role::Backup, backend));
+    /// A service that [`Tracked::configure`] has yet to fill; `leaving`: backends that it had in an earlier life.
+    pub(super) fn new(state: Arc<ServiceState>, leaving: Vec<Arc<Backend>>) -> Self {
         Self {
-            state: Arc::new(ServiceState::new(
-                Arc::clone(&service.name),
-                service.max_connections,
-                service.queue.size,
-                workers,
-            )),
-            backends: primaries
-                .chain(backups)
-                .map(|(role, backend)| Watched::new(backend, role, &service.health, workers))
-                .collect(),
-            changed: false,
-            algorithm: algorithm(service.balance),
-            settings: Settings {
-                connect_timeout: service.connect.timeout,
-                connect_attempts: service.connect.attempts,
-                queue: service.queue.timeout,
-                idle: service.timeouts.idle,
-                half_closed: service.timeouts.half_closed,
-                unresponsive: service.timeouts.unresponsive,
-            },
-            try_all: service.health.when_all_down == config::WhenAllDown::TryAll,
-            slow_start: service.health.slow_start,
+            state,
+            backends: Vec::new(),
+            leaving,
+            changed: true,
+            algorithm: Algorithm::RoundRobin,
+            settings: Settings::default(),
+            try_all: false,
+            slow_start: Duration::ZERO,
         }
     }
 
-    /// Whom to probe, by their places.
-    pub(super) fn targets(&self) -> impl Iterator<Item = (usize, Target)> {
-        self.backends.iter().enumerate().filter_map(|(place, watched)| Some((place, watched.target.clone()?)))
+    /// Takes over what the configuration says. Backends that are there already keep their state, the others are new;
+    /// `next_id` is the prober's name for the next one.
+    pub(super) fn configure(&mut self, service: &config::Service, next_id: &mut Id, workers: usize, now: Instant) {
+        self.changed = true;
+        self.state.places.set_limit(service.max_connections);
+        self.state.line.set_most(service.queue.size);
+        self.algorithm = algorithm(service.balance);
+        self.settings = Settings {
+            connect_timeout: service.connect.timeout,
+            connect_attempts: service.connect.attempts,
+            queue: service.queue.timeout,
+            idle: service.timeouts.idle,
+            half_closed: service.timeouts.half_closed,
+            unresponsive: service.timeouts.unresponsive,
+        };
+        self.try_all = service.health.when_all_down == config::WhenAllDown::TryAll;
+        self.slow_start = service.health.slow_start;
+
+        let key = |backend: &Backend| (Arc::clone(&backend.name), backend.address);
+        let mut old: HashMap<_, _> =
+            std::mem::take(&mut self.backends).into_iter().map(|watched| (key(&watched.backend), watched)).collect();
+        let mut back: HashMap<_, _> = self.leaving.drain(..).map(|backend| (key(&backend), backend)).collect();
+        let mut changes = Vec::new();
+        let primaries = service.backends.iter().map(|backend| (Role::Primary, backend));
+        let backups = service.backups.iter().map(|backend| (Role::Backup, backend));
+        for (role, backend) in primaries.chain(backups) {
+            let identity = (Arc::clone(&backend.name), backend.address);
+            let watched = match old.remove(&identity) {
+                Some(mut watched) => {
+                    let change = watched.configure(backend, role, &service.health, now);
+                    changes.push((self.backends.len(), change));
+                    watched
+                }
+                None => {
+                    *next_id += 1;
+                    Watched::new(*next_id, back.remove(&identity), backend, role, &service.health, workers)
+                }
+            };
+            self.backends.push(watched);
+        }
+        self.leaving = back.into_values().chain(old.into_values().map(|watched| watched.backend)).collect();
+        changes.into_iter().for_each(|(place, change)| self.apply(place, change, now));
+    }
+
+    /// Forgets removed backends that have no session any more.
+    pub(super) fn forget_gone(&mut self) {
+        let (past, changed) = (&self.state.past_sessions, &mut self.changed);
+        self.leaving.retain(|backend| {
+            let stays = backend.places.taken() > 0;
+            if !stays {
+                past.fetch_add(backend.counters.sum(|worker| worker.sessions.get()), Ordering::Relaxed);
+                *changed = true;
+            }
+            stays
+        });
     }
 
     /// The service as workers are to have it now; `before`: as they have it.
@@ -101,6 +144,7 @@ impl Tracked {
             algorithm: self.algorithm,
             members: of(Role::Primary).map(member).collect(),
             backups: of(Role::Backup).map(standby).collect(),
+            leaving: self.leaving.clone(),
             starting: self.backends.iter().any(|watched| watched.health.state() == State::Starting),
             try_all: self.try_all,
         }
@@ -189,43 +233,52 @@ impl Tracked {
 }
 
 impl Watched {
-    fn new(backend: &config::Backend, role: Role, health: &config::Health, workers: usize) -> Self {
-        let check = match &health.probe {
-            config::Probe::None => None,
-            config::Probe::Tcp => Some(Check::Tcp),
-            config::Probe::Http(http) => {
-                Some(Check::Http { path: http.path.clone(), host: http.host.clone(), status: http.status.clone() })
+    /// A backend that is new in the configuration; `back`: as it was when an earlier configuration had it.
+    fn new(
+        id: Id,
+        back: Option<Arc<Backend>>,
+        backend: &config::Backend,
+        role: Role,
+        health: &config::Health,
+        workers: usize,
+    ) -> Self {
+        let target = target(backend, health);
+        let own = Health::new(settings(health));
+        let why = if target.is_some() { "not probed yet" } else { "not probed" };
+        let condition = Condition::new(own.state(), why);
+        let backend_state = match back {
+            Some(back) => {
+                back.condition.store(Arc::new(condition));
+                back.succeeded();
+                back.places.set_limit(backend.max_connections);
+                back
             }
-            config::Probe::Expect(expect) => {
-                Some(Check::Expect { send: expect.send.clone(), receive: expect.receive.clone() })
+            None => {
+                let name = Arc::clone(&backend.name);
+                Arc::new(Backend::new(name, backend.address, backend.max_connections, condition, workers))
             }
         };
-        let settings = health::Settings {
-            rise: health.rise,
-            fall: health.fall,
-            passive: health.passive,
-            interval: health.interval,
-            probed: check.is_some(),
-        };
-        let state = Health::new(settings);
-        let why = if check.is_some() { "not probed yet" } else { "not probed" };
-        let condition = Condition::new(state.state(), why);
-        let (name, address, limit) = (Arc::clone(&backend.name), backend.address, backend.max_connections);
-        let own = Backend::new(name, address, limit, condition, workers);
-        own.set_alarm(health.passive.and_then(NonZeroU32::new));
-        Self {
-            backend: Arc::new(own),
-            role,
-            health: state,
-            weight: backend.weight.get(),
-            target: check.map(|check| Target {
-                address: backend.probed_at(health),
-                check,
-                interval: health.interval,
-                timeout: health.timeout,
-            }),
-            ramp: None,
+        backend_state.set_alarm(health.passive.and_then(NonZeroU32::new));
+        Self { id, backend: backend_state, role, health: own, weight: backend.weight.get(), target, ramp: None }
+    }
+
+    /// Takes over what the configuration says of it now.
+    fn configure(
+        &mut self,
+        backend: &config::Backend,
+        role: Role,
+        health: &config::Health,
+        now: Instant,
+    ) -> Option<Change> {
+        self.role = role;
+        self.weight = backend.weight.get();
+        self.backend.places.set_limit(backend.max_connections);
+        self.backend.set_alarm(health.passive.and_then(NonZeroU32::new));
+        self.target = target(backend, health);
+        if health.slow_start.is_zero() {
+            self.ramp = None;
         }
+        self.health.configure(settings(health), now)
     }
 
     /// How much of its weight it may carry now, in 256ths.
@@ -235,6 +288,29 @@ impl Watched {
             (State::Up, Some((_, done))) => Member::WHOLE * (done + 1) / STEPS,
             _ => 0,
         }
+    }
+}
+
+/// Whom to ask about a backend's health, and what.
+fn target(backend: &config::Backend, health: &config::Health) -> Option<Target> {
+    let check = match &health.probe {
+        config::Probe::None => return None,
+        config::Probe::Tcp => Check::Tcp,
+        config::Probe::Http(http) => {
+            Check::Http { path: http.path.clone(), host: http.host.clone(), status: http.status.clone() }
+        }
+        config::Probe::Expect(expect) => Check::Expect { send: expect.send.clone(), receive: expect.receive.clone() },
+    };
+    Some(Target { address: backend.probed_at(health), check, interval: health.interval, timeout: health.timeout })
+}
+
+fn settings(health: &config::Health) -> health::Settings {
+    health::Settings {
+        rise: health.rise,
+        fall: health.fall,
+        passive: health.passive,
+        interval: health.interval,
+        probed: health.probe != config::Probe::None,
     }
 }
 

@@ -132,6 +132,12 @@ impl Prober {
         }
     }
 
+    /// Watches on only those of these names.
+    pub fn keep(&mut self, names: impl Fn(Id) -> bool) {
+        let gone: Vec<_> = self.watched.keys().copied().filter(|&id| !names(id)).collect();
+        gone.into_iter().for_each(|id| self.forget(id));
+    }
+
     /// How many backends are watched.
     pub fn watching(&self) -> usize {
         self.watched.len()

@@ -39,11 +39,11 @@ fn backups(limits: &[u32]) -> Vec<Standby> {
 }
 
 fn roster(algorithm: Algorithm, members: Vec<Member>) -> Roster {
-    Roster { algorithm, members, backups: Vec::new(), starting: false, try_all: false }
+    Roster { algorithm, members, backups: Vec::new(), leaving: Vec::new(), starting: false, try_all: false }
 }
 
 fn service(roster: Roster) -> Service {
-    let state = ServiceState::new("web".into(), None, 0, 1);
+    let state = ServiceState::new("web".into(), 0, None, 0, 1);
     let settings = Settings::default();
     Service::new(Arc::new(state), roster, settings)
 }

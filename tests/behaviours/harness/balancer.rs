@@ -184,6 +184,58 @@ impl Balancer {
             as u64
     }
 
+    /// The configuration file.
+    pub(crate) fn file(&self) -> PathBuf {
+        self.setup.directory().join("balancer.yaml")
+    }
+
+    /// What the configuration file says now.
+    pub(crate) fn configuration(&self) -> String {
+        std::fs::read_to_string(self.file()).expect("the configuration")
+    }
+
+    /// Writes the configuration file, all of it in one step.
+    pub(crate) fn configure(&self, text: &str) {
+        let new = self.file().with_extension("new");
+        std::fs::write(&new, text)
+            .and_then(|()| std::fs::rename(&new, self.file()))
+            .expect("writing the configuration");
+    }
+
+    /// Changes a part of the configuration file, which must be there.
+    #[track_caller]
+    pub(crate) fn edit(&self, from: &str, to: &str) {
+        let text = self.configuration();
+        assert!(text.contains(from), "no {from} in the configuration:\n{text}");
+        self.configure(&text.replace(from, to));
+    }
+
+    /// Runs a client command: its exit code, and what it prints on standard output and standard error.
+    #[track_caller]
+    pub(crate) fn command(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_balancer"));
+        let output = command.args(arguments).arg("--socket").arg(self.setup.socket()).stdin(Stdio::null()).output();
+        let output = output.expect("running the client");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    }
+
+    /// Reloads the configuration, which must be applied: what the command printed.
+    #[track_caller]
+    pub(crate) fn reload(&self) -> String {
+        let (code, out, err) = self.command(&["reload"]);
+        assert_eq!(code, Some(0), "{err}");
+        out
+    }
+
+    /// Tries to reload the configuration, which must be refused: why.
+    #[track_caller]
+    pub(crate) fn reload_refused(&self) -> String {
+        let (code, out, err) = self.command(&["reload"]);
+        assert_eq!((code, &*out), (Some(1), ""), "{err}");
+        err
+    }
+
     /// Lines logged so far.
     pub(crate) fn log_lines(&self) -> usize {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).lines

@@ -1,0 +1,319 @@
+//! Every listening socket of the process: what a configuration adds is bound before anything else changes, what it keeps
+//! stays open, and what it drops is released once those who wait there have been served.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+
+use crate::config::{Config, Listen};
+use crate::link::{Command, Commander, Deaf, Listener, Waiting};
+use crate::observe::running::Listening;
+use crate::sys::socket::{self, SocketFile};
+
+/// A handshake that has begun is over by then.
+const HANDSHAKE: Duration = Duration::from_secs(1);
+
+/// An address cannot be listened on.
+#[derive(Debug, Error)]
+#[error("service {service}: cannot listen on {address}: {error}{hint}")]
+pub struct ListenError {
+    /// Whose listener.
+    service: Arc<str>,
+    /// Where.
+    address: String,
+    /// What the system said.
+    error: io::Error,
+    /// What to do.
+    hint: &'static str,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Listeners {
+    workers: usize,
+    open: Vec<Open>,
+    leaving: Vec<Leaving>,
+}
+
+/// One address that is listened on.
+#[derive(Debug)]
+struct Open {
+    service: Arc<str>,
+    listen: Listen,
+    /// As it really is: with the kernel's choice in place of port 0.
+    address: String,
+    /// Shared with the workers that accept on them; of a Unix socket there is one for all.
+    sockets: Vec<Arc<Listener>>,
+    file: Option<SocketFile>,
+    /// Not listed any more, but its address is one of those of another that is: to close it would reset who is arriving.
+    covered: bool,
+}
+
+/// One that is being let go.
+#[derive(Debug)]
+struct Leaving {
+    open: Open,
+    /// When accepting ends; `None`: it has.
+    until: Option<Instant>,
+}
+
+/// What a configuration needs, bound and listening, before any of it serves. Dropping it lets go of what is new.
+#[derive(Debug)]
+pub(super) struct Prepared(Vec<(Arc<str>, Source)>);
+
+#[derive(Debug)]
+enum Source {
+    /// The index of one that is open.
+    Kept(usize),
+    New(Open),
+}
+
+impl Listeners {
+    /// None yet, for so many workers.
+    pub fn new(workers: usize) -> Self {
+        Self { workers, open: Vec::new(), leaving: Vec::new() }
+    }
+
+    /// Binds what is new in a configuration, then listens on all of it. Nothing that is open changes.
+    ///
+    /// # Errors
+    /// The first address that cannot be had; then nothing is left of the others.
+    pub(super) fn prepare(&self, config: &Config) -> Result<Prepared, ListenError> {
+        let mut kept = vec![false; self.open.len()];
+        let mut prepared = Prepared(Vec::new());
+        for service in &config.services {
+            for listen in &service.listen {
+                // The kernel's choice for port 0 is the service's own.
+                let any = matches!(listen, Listen::Tcp(address) if address.port() == 0);
+                let is_it = |open: &Open| open.listen == *listen && (!any || open.service == service.name);
+                let place = self.open.iter().zip(&kept).position(|(open, kept)| !kept && is_it(open));
+                let source = match place {
+                    Some(place) => {
+                        kept[place] = true;
+                        Source::Kept(place)
+                    }
+                    None => Source::New(self.bind(&service.name, listen)?),
+                };
+                prepared.0.push((Arc::clone(&service.name), source));
+            }
+        }
+        for (service, source) in &prepared.0 {
+            let Source::New(open) = source else { continue };
+            for listener in &open.sockets {
+                socket::listen(listener.socket.as_fd())
+                    .map_err(|error| ListenError::new(service, &open.listen, error))?;
+            }
+        }
+        Ok(prepared)
+    }
+
+    /// Makes what was prepared all that is listened on. The table with these services must be published.
+    ///
+    /// # Errors
+    /// A worker takes no commands.
+    pub(super) fn commit(
+        &mut self,
+        prepared: Prepared,
+        number: impl Fn(&str) -> usize,
+        commanders: &[Commander],
+    ) -> Result<(), Deaf> {
+        let mut old: Vec<_> = std::mem::take(&mut self.open).into_iter().map(Some).collect();
+        let mut new = Vec::new();
+        for (service, source) in prepared.into_parts() {
+            let (mut open, is_new) = match source {
+                Source::Kept(place) => match old.get_mut(place).and_then(Option::take) {
+                    Some(open) => (open, false),
+                    None => continue,
+                },
+                Source::New(open) => (open, true),
+            };
+            open.sockets.iter().for_each(|listener| listener.serve(number(&service)));
+            open.service = service;
+            open.covered = false;
+            if is_new {
+                new.push(self.open.len());
+            }
+            self.open.push(open);
+        }
+        let mut shares = vec![Vec::new(); commanders.len()];
+        for place in new {
+            share_out(&self.open[place].sockets, &mut shares);
+        }
+        for (commander, share) in commanders.iter().zip(shares).filter(|(_, share)| !share.is_empty()) {
+            commander.tell(Command::Adopt(share))?;
+        }
+        let now = Instant::now();
+        for mut open in old.into_iter().flatten() {
+            open.remove_file();
+            let Some(heir) = self.open.iter().find(|other| !other.covered && other.overlaps(&open)) else {
+                self.leaving.push(Leaving { open, until: Some(now) });
+                continue;
+            };
+            if let Some(listener) = heir.sockets.first() {
+                open.sockets.iter().for_each(|own| own.serve(listener.service()));
+            }
+            open.service = Arc::clone(&heir.service);
+            if heir.has_all_addresses() {
+                open.covered = true;
+                self.open.push(open);
+            } else {
+                // Who comes now goes to the heir. Those whose handshakes were under way are let in here.
+                self.leaving.push(Leaving { open, until: Some(now + HANDSHAKE) });
+            }
+        }
+        self.tidy(commanders).map(drop)
+    }
+
+    /// Releases listeners whose time has come, and forgets those that every worker has let go of. Answers whether some are
+    /// still held.
+    ///
+    /// # Errors
+    /// A worker takes no commands.
+    pub(super) fn tidy(&mut self, commanders: &[Commander]) -> Result<bool, Deaf> {
+        let now = Instant::now();
+        let mut sockets = Vec::new();
+        for leaving in &mut self.leaving {
+            if leaving.until.is_some_and(|until| until <= now) {
+                leaving.until = None;
+                sockets.extend(leaving.open.sockets.iter().cloned());
+            }
+        }
+        if !sockets.is_empty() {
+            commanders
+                .iter()
+                .try_for_each(|commander| commander.tell(Command::Release(sockets.clone(), Waiting::Serve)))?;
+        }
+        let held = |listener: &Arc<Listener>| Arc::strong_count(listener) > 1;
+        drop(sockets);
+        self.leaving.retain(|leaving| leaving.until.is_some() || leaving.open.sockets.iter().any(held));
+        Ok(!self.leaving.is_empty())
+    }
+
+    /// Whether clients of the service of this number may still come from a listener that is being let go.
+    pub(super) fn may_bring(&self, number: usize) -> bool {
+        self.leaving.iter().flat_map(|leaving| &leaving.open.sockets).any(|listener| listener.service() == number)
+    }
+
+    /// The addresses really listened on.
+    pub fn addresses(&self) -> Listening {
+        let mut listening = Listening::default();
+        for open in self.open.iter().filter(|open| !open.covered) {
+            listening.entry(Arc::clone(&open.service)).or_default().push(open.address.clone());
+        }
+        listening
+    }
+
+    /// Lets go of all of them, and removes the files of Unix sockets; the workers let go when they stop.
+    pub(super) fn close(&mut self) {
+        self.open.drain(..).for_each(|open| open.remove_file());
+        self.leaving.clear();
+    }
+
+    fn bind(&self, service: &Arc<str>, listen: &Listen) -> Result<Open, ListenError> {
+        let failed = |error| ListenError::new(service, listen, error);
+        let (sockets, file) = match listen {
+            // Where one of its own listens, nobody of another process can.
+            Listen::Tcp(address) => {
+                (socket::bind_tcp(*address, self.workers, !self.has_at(*address)).map_err(failed)?, None)
+            }
+            Listen::Unix(path) => {
+                let (socket, file) = socket::bind_unix(path).map_err(failed)?;
+                (vec![socket], Some(file))
+            }
+        };
+        let address = match listen {
+            Listen::Tcp(address) => actual(&sockets).unwrap_or(*address).to_string(),
+            Listen::Unix(_) => listen.to_string(),
+        };
+        let sockets = sockets.into_iter().map(|socket| Arc::new(Listener::new(socket, usize::MAX))).collect();
+        Ok(Open { service: Arc::clone(service), listen: listen.clone(), address, sockets, file, covered: false })
+    }
+
+    /// Whether one of its own listeners, one that is leaving included, has this port on this or on all addresses.
+    fn has_at(&self, address: SocketAddr) -> bool {
+        let own = self.open.iter().chain(self.leaving.iter().map(|leaving| &leaving.open));
+        own.filter_map(Open::tcp).any(|own| overlap(own, address))
+    }
+}
+
+impl Prepared {
+    fn into_parts(mut self) -> Vec<(Arc<str>, Source)> {
+        std::mem::take(&mut self.0)
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        for (_, source) in &self.0 {
+            if let Source::New(open) = source {
+                open.remove_file();
+            }
+        }
+    }
+}
+
+impl Open {
+    /// Where it listens, if that is not a path.
+    fn tcp(&self) -> Option<SocketAddr> {
+        self.address.parse().ok()
+    }
+
+    fn overlaps(&self, other: &Self) -> bool {
+        self.tcp().zip(other.tcp()).is_some_and(|(own, other)| overlap(own, other))
+    }
+
+    fn has_all_addresses(&self) -> bool {
+        self.tcp().is_some_and(|address| address.ip().is_unspecified())
+    }
+
+    fn remove_file(&self) {
+        if let Some(file) = &self.file
+            && let Err(error) = file.remove()
+        {
+            log::warn!("cannot remove the socket {}: {error}", file.path().display());
+        }
+    }
+}
+
+impl ListenError {
+    fn new(service: &Arc<str>, listen: &Listen, error: io::Error) -> Self {
+        Self { service: Arc::clone(service), address: listen.to_string(), hint: hint(&error), error }
+    }
+}
+
+/// Gives every worker a part in these sockets, and every socket a worker.
+fn share_out(sockets: &[Arc<Listener>], shares: &mut [Vec<Arc<Listener>>]) {
+    let (all, workers) = (sockets.len(), shares.len());
+    for turn in 0..all.max(workers) {
+        shares[turn % workers].push(Arc::clone(&sockets[turn % all]));
+    }
+}
+
+/// Whether a client can mean either of them.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    one.port() == other.port()
+        && one.is_ipv4() == other.is_ipv4()
+        && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
+}
+
+fn actual(sockets: &[OwnedFd]) -> Option<SocketAddr> {
+    socket::local_address(sockets.first()?.as_fd())
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "; somebody listens there, another process or another service of this one: find it with 'ss -ltnp', stop it or choose another address"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "; ports below 1024 need CAP_NET_BIND_SERVICE, and a Unix socket's directory must be writable"
+        }
+        io::ErrorKind::AddrNotAvailable => "; no interface of this machine has this address: see 'ip address'",
+        io::ErrorKind::AlreadyExists => "; remove it, or choose another path",
+        _ => "",
+    }
+}

@@ -1,0 +1,104 @@
+//! What the running configuration came from, where it is listened on, and what became of attempts to change it.
+//!
+//! The control plane writes it, the administration side reads it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use indexmap::IndexMap;
+use jiff::Timestamp;
+
+use super::counters::Counter;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Running {
+    /// The file that the current table was made of.
+    pub file: ArcSwap<ConfigFile>,
+    /// The addresses really listened on: the configured ones with the kernel's choice in place of port 0. Empty until the
+    /// listeners are bound, because the administration side answers before they are.
+    pub listening: ArcSwap<Listening>,
+    /// How often each came of a reload.
+    pub reloads: [Counter; Reloaded::ALL.len()],
+    /// The last reload that was asked for.
+    pub last: ArcSwapOption<LastReload>,
+}
+
+impl Running {
+    /// Nothing is listened on yet, and no reload was asked for.
+    pub fn new(file: ConfigFile) -> Self {
+        Self {
+            file: ArcSwap::from_pointee(file),
+            listening: ArcSwap::default(),
+            reloads: Default::default(),
+            last: ArcSwapOption::empty(),
+        }
+    }
+
+    /// Notes what became of a reload.
+    pub fn note(&self, result: Reloaded, message: Option<String>) {
+        self.reloads[result as usize].add(1);
+        self.last.store(Some(Arc::new(LastReload { at: Timestamp::now(), result, message })));
+    }
+}
+
+/// Listening addresses by the service's name, in the order of the configuration.
+pub type Listening = IndexMap<Arc<str>, Vec<String>>;
+
+/// The configuration file as it was when it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigFile {
+    /// Where it was read; `None`: the configuration is built in.
+    pub path: Option<PathBuf>,
+    /// SHA-256 of what was read, in lower-case hexadecimal; empty where the configuration is built in.
+    pub sha256: String,
+    /// When it was loaded.
+    pub loaded: Timestamp,
+}
+
+impl ConfigFile {
+    /// A file that has just been read, with the SHA-256 of its bytes.
+    pub fn new(path: Option<PathBuf>, sha256: String) -> Self {
+        Self { path, sha256, loaded: Timestamp::now() }
+    }
+}
+
+/// What can come of a reload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reloaded {
+    /// All of it holds.
+    Applied,
+    /// The file is missing or wrong.
+    Invalid,
+    /// The file is right, but must not be applied: `reload.guard`, or what only a new process can change.
+    Refused,
+    /// The file is right, but the system would not do it: an address in use, too few descriptors.
+    Failed,
+}
+
+impl Reloaded {
+    /// All of them, by their index.
+    pub const ALL: [Self; 4] = [Self::Applied, Self::Invalid, Self::Refused, Self::Failed];
+
+    /// The result's name in metrics, in the status and in answers.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Invalid => "invalid",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// What became of one reload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastReload {
+    /// When it ended.
+    pub at: Timestamp,
+    /// How.
+    pub result: Reloaded,
+    /// Why nothing was applied.
+    pub message: Option<String>,
+}
