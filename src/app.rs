@@ -1,6 +1,7 @@
 //! The composition root: starts the rooms in order, waits, and takes them down again.
 
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,15 +12,18 @@ use jiff::Timestamp;
 use thiserror::Error;
 
 use crate::admin::{self, View};
-use crate::config::{AccessLog, Config};
-use crate::control::{self, Capacity, Control, Fleet, Listeners, Signals, TooMany};
+use crate::config::{AccessLog, Config, Listen};
+use crate::control::{
+    self, Capacity, Control, Estate, Fleet, Inherited, Invocation, Listeners, Outcome, Parts, Predecessor, Signals,
+    TooMany,
+};
 use crate::forward::{self, PIPES, Share, Worker};
 use crate::link::{self, Commander, Report};
 use crate::observe::access_log;
 use crate::observe::counters::PerWorker;
 use crate::observe::running::{ConfigFile, Running};
 use crate::sys::features::{self, Features};
-use crate::sys::{process, ring};
+use crate::sys::{process, ring, socket};
 use crate::table::Places;
 
 /// What is to run.
@@ -68,12 +72,39 @@ fn system(doing: &'static str) -> impl FnOnce(io::Error) -> Failure {
     move |error| Failure::System(doing, error)
 }
 
-/// Runs the program until it is told to stop.
+/// Runs the program until it is told to stop. Where another process has started it to take over from it, that one serves until
+/// this one can.
 ///
 /// # Errors
 /// [`Failure`]: what went wrong and what to do about it.
 pub fn run(program: Program) -> Result<(), Failure> {
+    let (predecessor, estate) = match Predecessor::find().map_err(system("take over from the process that runs"))? {
+        Some((predecessor, estate)) => (Some(predecessor), estate),
+        None => (None, Estate { listeners: passed(), ..Estate::default() }),
+    };
+    let outcome = serve(program, predecessor.as_ref(), estate);
+    if let (Some(predecessor), Err(failure)) = (&predecessor, &outcome) {
+        predecessor.fail(&failure.to_string());
+    }
+    outcome
+}
+
+/// The sockets that the service manager has passed.
+fn passed() -> Vec<Inherited> {
+    let inherited = |socket: OwnedFd| match socket::listening_at(socket.as_fd()) {
+        Some(Ok(address)) => Some(Inherited { listen: Listen::Tcp(address), service: None, sockets: vec![socket] }),
+        Some(Err(path)) => Some(Inherited { listen: Listen::Unix(path), service: None, sockets: vec![socket] }),
+        None => {
+            log::warn!("the service manager has passed something that is no listening stream socket: it is closed");
+            None
+        }
+    };
+    process::passed_descriptors().into_iter().filter_map(inherited).collect()
+}
+
+fn serve(program: Program, predecessor: Option<&Predecessor>, estate: Estate) -> Result<(), Failure> {
     let Program { config, source, admin_socket, narrate } = program;
+    let invocation = Invocation::current().map_err(system("find out where this program is"))?;
     // The control plane's loop; tokio_uring::start would panic where the kernel refuses the ring. From here on a signal is heard.
     let runtime = tokio_uring::Runtime::new(&tokio_uring::builder()).map_err(ring::Refused::new)?;
     let signals = runtime.block_on(async { Signals::install() }).map_err(system("receive signals"))?;
@@ -110,15 +141,32 @@ pub fn run(program: Program) -> Result<(), Failure> {
         descriptors_max: descriptors,
         access_log: access_log.clone(),
     });
-    let http = config.admin.http.map(admin::bind_http).transpose()?;
+    let Estate { listeners: inherited, admin: inherited_admin, http: inherited_http } = estate;
+    let listeners = Listeners::new(workers, inherited).map_err(system("take over the listeners"))?;
+    let http = match (config.admin.http, inherited_http) {
+        (Some(address), Some((same, socket))) if address == same => Some(std::net::TcpListener::from(socket)),
+        (address, _) => address.map(admin::bind_http).transpose()?,
+    };
     if let Some(address) = http.as_ref().and_then(|http| http.local_addr().ok()) {
         log::info!("status and metrics on http://{address}, read-only");
     }
+    let (admin, has_admin) = match inherited_admin {
+        Some((path, socket)) if path == admin_socket => (admin::Server::inherit(&path, socket)?, true),
+        _ => (admin::Server::bind(&admin_socket)?, false),
+    };
+    let admin = admin.with_http(http);
+    let (admin_copy, http_copy) =
+        admin.duplicate().map_err(system("keep the administration's sockets for a successor"))?;
+    let estate = Estate {
+        listeners: Vec::new(),
+        admin: Some((admin_socket, admin_copy)),
+        http: config.admin.http.zip(http_copy),
+    };
     let (orders, ordered) = link::orders();
-    let _admin = admin::Server::bind(&admin_socket)?
-        .with_http(http)
-        .serve(view, orders)
-        .map_err(system("start the admin interface"))?;
+    let mut admin = admin.serve(view, orders).map_err(system("start the admin interface"))?;
+    if predecessor.is_none() {
+        admin = admin.begin();
+    }
 
     let (reports, received) = link::reports();
     let (commanders, mailboxes): (Vec<_>, Vec<_>) = (0..workers)
@@ -148,10 +196,10 @@ pub fn run(program: Program) -> Result<(), Failure> {
     }
     drop(reports);
 
-    let mut control = Control {
+    let mut control = Control::new(Parts {
         signals,
         fleet,
-        listeners: Listeners::new(workers),
+        listeners,
         access_log,
         commanders,
         reports: received,
@@ -160,15 +208,25 @@ pub fn run(program: Program) -> Result<(), Failure> {
         running,
         capacity,
         sessions,
-    };
-    control.open()?;
-    for service in &control.config.services {
-        let addresses =
-            control.running.listening.load().get(&service.name).map(|list| list.join(", ")).unwrap_or_default();
-        log::info!("{}: serving on {addresses} with {} backends", service.name, service.backends.len());
+        counters,
+        invocation,
+        estate,
+    });
+    let prepared = control.prepare().map_err(control::Failure::from)?;
+    if let Some(predecessor) = predecessor {
+        // From here on nothing fails that the other process could have been spared.
+        predecessor.ready(has_admin).map_err(system("take over from the process that runs"))?;
+        admin = admin.begin();
     }
-    log::info!("ready: {workers} workers, at most {} sessions", control.sessions.limit().unwrap_or(u32::MAX));
-    Ok(runtime.block_on(control.run())?)
+    control.open(prepared)?;
+    predecessor.into_iter().for_each(Predecessor::serving);
+    if let Outcome::HandedOver(handed_over) = runtime.block_on(control.run())? {
+        admin.retire(handed_over.admin);
+        handed_over.tell();
+        drop(admin);
+        runtime.block_on(control.run())?;
+    }
+    Ok(())
 }
 
 /// Starts a worker's thread and waits until it has its ring. However the thread ends, the control plane hears of it.

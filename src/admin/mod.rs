@@ -15,6 +15,8 @@ mod view;
 
 use std::convert::Infallible;
 use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener as UnixStdListener;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
@@ -31,7 +33,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 pub use self::http::bind as bind_http;
 use self::routes::Access;
-pub use self::routes::{ReloadAnswer, ReloadRequest};
+pub use self::routes::{ReloadAnswer, ReloadRequest, UpgradeAnswer};
 pub use self::socket::{BindError, SYSTEM_SOCKET, check_owner, default_socket, user_socket};
 pub use self::view::View;
 use crate::link::Orders;
@@ -59,12 +61,15 @@ pub struct Server {
     exchange: Duration,
 }
 
-/// The running administration interface. Dropping it ends it and removes its socket.
+/// The administration interface, ready to answer. Dropping it ends it, when those who ask now have their answers, and removes
+/// its socket.
 #[derive(Debug)]
 pub struct Serving {
+    begin: Option<oneshot::Sender<()>>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
-    socket: SocketFile,
+    /// `None`: another process has it now.
+    socket: Option<SocketFile>,
 }
 
 impl Server {
@@ -76,13 +81,35 @@ impl Server {
         Ok(Self { socket: socket::Bound::new(path)?, http: None, connections: CONNECTIONS, exchange: EXCHANGE })
     }
 
+    /// A socket at `path` that listens already, because another process has left it.
+    ///
+    /// # Errors
+    /// It is not there any more.
+    pub fn inherit(path: &Path, socket: OwnedFd) -> Result<Self, BindError> {
+        let failed = |error| BindError::System { doing: "look at", path: path.into(), error };
+        let listener = UnixStdListener::from(socket);
+        listener.set_nonblocking(true).map_err(failed)?;
+        let socket = socket::Bound { listener, file: SocketFile::of(path).map_err(failed)? };
+        Ok(Self { socket, http: None, connections: CONNECTIONS, exchange: EXCHANGE })
+    }
+
+    /// The sockets once more, for another process: the Unix socket, and the TCP listener.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn duplicate(&self) -> io::Result<(OwnedFd, Option<OwnedFd>)> {
+        let http = self.http.as_ref().map(|http| http.try_clone().map(OwnedFd::from)).transpose()?;
+        Ok((self.socket.listener.try_clone()?.into(), http))
+    }
+
     /// Lets the GETs be asked on a TCP listener too (see [`bind_http`]); nothing there can change anything.
     #[must_use]
     pub fn with_http(self, http: Option<std::net::TcpListener>) -> Self {
         Self { http, ..self }
     }
 
-    /// Answers from `view`, and passes `orders` on, on a thread of its own until the result is dropped.
+    /// Answers from `view`, and passes `orders` on, on a thread of its own: from [`Serving::begin`] on, until the result is
+    /// dropped.
     ///
     /// # Errors
     /// What the system says when it gives no thread or no event queue.
@@ -93,11 +120,15 @@ impl Server {
             let _inside = runtime.enter();
             (UnixListener::from_std(listener)?, http.map(TcpListener::from_std).transpose()?)
         };
-        let (stop, stopped) = oneshot::channel();
+        let ((begin, begun), (stop, stopped)) = (oneshot::channel(), oneshot::channel());
         let thread = std::thread::Builder::new().name("admin".into()).spawn(move || {
             runtime.block_on(async {
+                if begun.await.is_err() {
+                    return;
+                }
                 // Places of their own, so that a flood on TCP cannot lock the socket out.
-                let doors = |access| Door { view: Arc::clone(&view), access, connections, exchange };
+                let places = || Arc::new(Semaphore::new(connections));
+                let doors = |access| Door { view: Arc::clone(&view), access, places: places(), exchange };
                 let (local, remote) = (doors(Access::Full(orders)), doors(Access::ReadOnly));
                 let on_socket = local.accept(async || Ok(socket.accept().await?.0));
                 let on_tcp = async {
@@ -111,18 +142,45 @@ impl Server {
                     () = on_tcp => {}
                     _ = stopped => {}
                 }
+                // Those who are being answered: among them may be who has asked for the end.
+                let answered = local.places.acquire_many(u32::try_from(connections).unwrap_or(u32::MAX));
+                let _ = tokio::time::timeout(exchange, answered).await;
             });
         })?;
-        Ok(Serving { stop: Some(stop), thread: Some(thread), socket: file })
+        Ok(Serving { begin: Some(begin), stop: Some(stop), thread: Some(thread), socket: Some(file) })
+    }
+}
+
+impl Serving {
+    /// Begins to answer; until then clients wait.
+    #[must_use]
+    pub fn begin(mut self) -> Self {
+        if let Some(begin) = self.begin.take() {
+            // The thread waits for it.
+            let _ = begin.send(());
+        }
+        self
+    }
+
+    /// Answers only those who have asked already. `inherited`: another process answers at its socket, which stays.
+    pub fn retire(&mut self, inherited: bool) {
+        if inherited {
+            self.socket = None;
+        }
+        drop(self.stop.take());
     }
 }
 
 impl Drop for Serving {
     fn drop(&mut self) {
         // First the name, so that a client that comes too late is told so rather than cut off.
-        if let Err(error) = self.socket.remove() {
-            log::warn!("cannot remove the administration socket {}: {error}", self.socket.path().display());
+        // Until it begins, another process may answer there.
+        if let (Some(socket), None) = (&self.socket, &self.begin)
+            && let Err(error) = socket.remove()
+        {
+            log::warn!("cannot remove the administration socket {}: {error}", socket.path().display());
         }
+        drop(self.begin.take());
         drop(self.stop.take());
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
@@ -136,7 +194,8 @@ impl Drop for Serving {
 struct Door {
     view: Arc<View>,
     access: Access,
-    connections: usize,
+    /// Connections that may be open at once.
+    places: Arc<Semaphore>,
     exchange: Duration,
 }
 
@@ -145,10 +204,9 @@ impl Door {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let places = Arc::new(Semaphore::new(self.connections));
         let mut warned: Option<Instant> = None;
         // The semaphore is never closed.
-        while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+        while let Ok(place) = Arc::clone(&self.places).acquire_owned().await {
             match next().await {
                 Ok(stream) => {
                     let (view, access, exchange) = (Arc::clone(&self.view), self.access.clone(), self.exchange);

@@ -18,12 +18,13 @@ use crate::observe::running::Reloaded;
 
 const STATUS: &str = "/v1/status";
 const RELOAD: &str = "/v1/reload";
+const UPGRADE: &str = "/v1/upgrade";
 const METRICS: &str = "/metrics";
 const HEALTHZ: &str = "/healthz";
 const READYZ: &str = "/readyz";
 
 /// Every path there is.
-const PATHS: [&str; 5] = [STATUS, RELOAD, METRICS, HEALTHZ, READYZ];
+const PATHS: [&str; 6] = [STATUS, RELOAD, UPGRADE, METRICS, HEALTHZ, READYZ];
 
 /// The longest body of a request, in bytes.
 const LONGEST_BODY: usize = 64 << 10;
@@ -65,6 +66,20 @@ pub struct ReloadAnswer {
     pub error: Option<String>,
 }
 
+/// What `POST /v1/upgrade` takes: nothing yet.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UpgradeRequest {}
+
+/// What `POST /v1/upgrade` answers: with 200 where another process has taken over, else with 409.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpgradeAnswer {
+    /// The process that serves now.
+    pub pid: Option<u32>,
+    /// Why this one serves on.
+    pub error: Option<String>,
+}
+
 /// The answer to one request.
 pub(super) async fn answer(
     view: &View,
@@ -84,11 +99,14 @@ pub(super) async fn answer(
             );
         }
     };
-    if path == RELOAD {
+    if [RELOAD, UPGRADE].contains(&path) {
         return match orders {
-            Some(orders) if request.method() == Method::POST => reload(orders, request, at_work).await,
+            Some(orders) if request.method() == Method::POST && path == RELOAD => {
+                reload(orders, request, at_work).await
+            }
+            Some(orders) if request.method() == Method::POST => upgrade(orders, request, at_work).await,
             Some(_) => not_allowed(format!("{path} changes something: use POST"), "POST"),
-            None => not_allowed("this listener is read-only: a reload is for the admin socket".into(), READ),
+            None => not_allowed(format!("this listener is read-only: {path} is for the admin socket"), READ),
         };
     }
     if !PATHS.contains(&path) {
@@ -118,19 +136,40 @@ async fn reload(orders: &Orders, request: Request<Incoming>, at_work: &AtomicBoo
         Err(response) => return response,
     };
     let (answer, reply) = oneshot::channel();
-    at_work.store(true, Ordering::Relaxed);
-    let reply = match orders.try_send(Order::Reload { force, answer }) {
-        Ok(()) => reply.await.ok(),
-        Err(_) => None,
-    };
-    at_work.store(false, Ordering::Relaxed);
-    match reply {
+    match ordered(orders, Order::Reload { force, answer }, reply, at_work).await {
         Some(Reply { result, generation, changes, error }) => {
             let code = if result == Reloaded::Applied { StatusCode::OK } else { StatusCode::CONFLICT };
             json(code, &ReloadAnswer { result: result.label().into(), generation, changes, error })
         }
-        None => refuse(StatusCode::SERVICE_UNAVAILABLE, "the process is stopping, or too busy: try again".into()),
+        None => too_busy(),
     }
+}
+
+async fn upgrade(orders: &Orders, request: Request<Incoming>, at_work: &AtomicBool) -> Response<Full<Bytes>> {
+    if let Err(response) = body::<UpgradeRequest>(request).await {
+        return response;
+    }
+    let (answer, reply) = oneshot::channel();
+    match ordered(orders, Order::Upgrade { answer }, reply, at_work).await {
+        Some(Ok(pid)) => json(StatusCode::OK, &UpgradeAnswer { pid: Some(pid), error: None }),
+        Some(Err(why)) => json(StatusCode::CONFLICT, &UpgradeAnswer { pid: None, error: Some(why) }),
+        None => too_busy(),
+    }
+}
+
+/// Passes an order on and waits for its outcome; `None`: nobody takes it.
+async fn ordered<T>(orders: &Orders, order: Order, reply: oneshot::Receiver<T>, at_work: &AtomicBool) -> Option<T> {
+    at_work.store(true, Ordering::Relaxed);
+    let outcome = match orders.try_send(order) {
+        Ok(()) => reply.await.ok(),
+        Err(_) => None,
+    };
+    at_work.store(false, Ordering::Relaxed);
+    outcome
+}
+
+fn too_busy() -> Response<Full<Bytes>> {
+    refuse(StatusCode::SERVICE_UNAVAILABLE, "the process is stopping, or too busy: try again".into())
 }
 
 /// A request's body, read from JSON; an empty one says nothing.

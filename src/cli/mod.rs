@@ -7,6 +7,7 @@ mod log;
 mod reload;
 mod run;
 mod status;
+mod upgrade;
 mod verdict;
 
 use std::ffi::OsString;
@@ -36,6 +37,7 @@ enum Command {
     Demo(demo::Arguments),
     Status(status::Arguments),
     Reload(reload::Arguments),
+    Upgrade(upgrade::Arguments),
 }
 
 /// Does what the arguments of this process ask for. Wrong usage ends the process with 2.
@@ -46,6 +48,7 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Status(arguments) => status::run(&arguments).unwrap_or_else(|error| failed(&error)),
         Command::Reload(arguments) => reload::run(&arguments).unwrap_or_else(|error| failed(&error)),
+        Command::Upgrade(arguments) => upgrade::run(&arguments).unwrap_or_else(|error| failed(&error)),
     }
 }
 

@@ -140,6 +140,17 @@ impl Fleet {
         self.publish_changes()
     }
 
+    /// How many of all backends and backups are up.
+    pub(super) fn up(&self) -> (usize, usize) {
+        let all = || self.services.iter().flat_map(|service| &service.backends);
+        (all().filter(|watched| watched.health.state() == State::Up).count(), all().count())
+    }
+
+    /// Some have not been probed yet.
+    pub(super) fn is_starting(&self) -> bool {
+        self.services.iter().flat_map(|service| &service.backends).any(|w| w.health.state() == State::Starting)
+    }
+
     /// When [`Fleet::keep_time`] has something to do.
     pub(super) fn due(&self) -> Option<Instant> {
         self.services.iter().filter_map(Tracked::due).min()

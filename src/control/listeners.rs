@@ -31,6 +31,17 @@ pub struct ListenError {
     hint: &'static str,
 }
 
+/// Sockets that listen already: another process has left them, or the service manager.
+#[derive(Debug)]
+pub struct Inherited {
+    /// Where, as a configuration has it.
+    pub listen: Listen,
+    /// Whose they were; `None`: whoever listens there.
+    pub service: Option<Arc<str>>,
+    /// The sockets.
+    pub sockets: Vec<OwnedFd>,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Listeners {
@@ -51,6 +62,8 @@ struct Open {
     file: Option<SocketFile>,
     /// Not listed any more, but its address is one of those of another that is: to close it would reset who is arriving.
     covered: bool,
+    /// The workers accept on it.
+    adopted: bool,
 }
 
 /// One that is being let go.
@@ -63,7 +76,7 @@ struct Leaving {
 
 /// What a configuration needs, bound and listening, before any of it serves. Dropping it lets go of what is new.
 #[derive(Debug)]
-pub(super) struct Prepared(Vec<(Arc<str>, Source)>);
+pub struct Prepared(Vec<(Arc<str>, Source)>);
 
 #[derive(Debug)]
 enum Source {
@@ -73,9 +86,36 @@ enum Source {
 }
 
 impl Listeners {
-    /// None yet, for so many workers.
-    pub fn new(workers: usize) -> Self {
-        Self { workers, open: Vec::new(), leaving: Vec::new() }
+    /// For so many workers. Of what is inherited, [`Listeners::commit`] takes what the configuration lists, whatever the number of
+    /// workers was before.
+    ///
+    /// # Errors
+    /// A socket cannot be made what a listener must be.
+    pub fn new(workers: usize, inherited: Vec<Inherited>) -> io::Result<Self> {
+        let open = inherited.into_iter().map(Open::inherited).collect::<io::Result<_>>()?;
+        Ok(Self { workers, open, leaving: Vec::new() })
+    }
+
+    /// What another process needs to go on listening: the same sockets once more.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub(super) fn duplicate(&self) -> io::Result<Vec<Inherited>> {
+        let duplicate = |open: &Open| {
+            let sockets = open.sockets.iter().map(|listener| listener.socket.try_clone()).collect::<io::Result<_>>()?;
+            Ok(Inherited { listen: open.listen.clone(), service: Some(Arc::clone(&open.service)), sockets })
+        };
+        self.open.iter().map(duplicate).collect()
+    }
+
+    /// Has the workers let go of all of them at once: another process accepts on the same sockets.
+    ///
+    /// # Errors
+    /// A worker takes no commands.
+    pub(super) fn hand_over(&mut self, commanders: &[Commander]) -> Result<(), Deaf> {
+        self.leaving.clear();
+        let sockets: Vec<_> = self.open.drain(..).flat_map(|open| open.sockets).collect();
+        commanders.iter().try_for_each(|worker| worker.tell(Command::Release(sockets.clone(), Waiting::Leave)))
     }
 
     /// Binds what is new in a configuration, then listens on all of it. Nothing that is open changes.
@@ -122,33 +162,23 @@ impl Listeners {
         commanders: &[Commander],
     ) -> Result<(), Deaf> {
         let mut old: Vec<_> = std::mem::take(&mut self.open).into_iter().map(Some).collect();
-        let mut new = Vec::new();
         for (service, source) in prepared.into_parts() {
-            let (mut open, is_new) = match source {
-                Source::Kept(place) => match old.get_mut(place).and_then(Option::take) {
-                    Some(open) => (open, false),
-                    None => continue,
-                },
-                Source::New(open) => (open, true),
+            let kept = match source {
+                Source::Kept(place) => old.get_mut(place).and_then(Option::take),
+                Source::New(open) => Some(open),
             };
+            let Some(mut open) = kept else { continue };
             open.sockets.iter().for_each(|listener| listener.serve(number(&service)));
             open.service = service;
             open.covered = false;
-            if is_new {
-                new.push(self.open.len());
-            }
             self.open.push(open);
-        }
-        let mut shares = vec![Vec::new(); commanders.len()];
-        for place in new {
-            share_out(&self.open[place].sockets, &mut shares);
-        }
-        for (commander, share) in commanders.iter().zip(shares).filter(|(_, share)| !share.is_empty()) {
-            commander.tell(Command::Adopt(share))?;
         }
         let now = Instant::now();
         for mut open in old.into_iter().flatten() {
             open.remove_file();
+            if !open.adopted && open.file.is_none() {
+                log::info!("nobody listens on {} any more", open.address);
+            }
             let Some(heir) = self.open.iter().find(|other| !other.covered && other.overlaps(&open)) else {
                 self.leaving.push(Leaving { open, until: Some(now) });
                 continue;
@@ -164,6 +194,14 @@ impl Listeners {
                 // Who comes now goes to the heir. Those whose handshakes were under way are let in here.
                 self.leaving.push(Leaving { open, until: Some(now + HANDSHAKE) });
             }
+        }
+        let mut shares = vec![Vec::new(); commanders.len()];
+        for open in self.open.iter_mut().filter(|open| !open.adopted) {
+            open.adopted = true;
+            share_out(&open.sockets, &mut shares);
+        }
+        for (commander, share) in commanders.iter().zip(shares).filter(|(_, share)| !share.is_empty()) {
+            commander.tell(Command::Adopt(share))?;
         }
         self.tidy(commanders).map(drop)
     }
@@ -230,7 +268,15 @@ impl Listeners {
             Listen::Unix(_) => listen.to_string(),
         };
         let sockets = sockets.into_iter().map(|socket| Arc::new(Listener::new(socket, usize::MAX))).collect();
-        Ok(Open { service: Arc::clone(service), listen: listen.clone(), address, sockets, file, covered: false })
+        Ok(Open {
+            service: Arc::clone(service),
+            listen: listen.clone(),
+            address,
+            sockets,
+            file,
+            covered: false,
+            adopted: false,
+        })
     }
 
     /// Whether one of its own listeners, one that is leaving included, has this port on this or on all addresses.
@@ -257,6 +303,21 @@ impl Drop for Prepared {
 }
 
 impl Open {
+    fn inherited(inherited: Inherited) -> io::Result<Self> {
+        let Inherited { listen, service, sockets } = inherited;
+        for socket in &sockets {
+            socket::make_listener(socket.as_fd())?;
+        }
+        let (address, file) = match &listen {
+            Listen::Tcp(address) => (actual(&sockets).unwrap_or(*address).to_string(), None),
+            // One that the service manager has made is its own to remove.
+            Listen::Unix(path) => (listen.to_string(), service.is_some().then(|| SocketFile::of(path).ok()).flatten()),
+        };
+        let sockets = sockets.into_iter().map(|socket| Arc::new(Listener::new(socket, usize::MAX))).collect();
+        let service = service.unwrap_or_default();
+        Ok(Self { service, listen, address, sockets, file, covered: false, adopted: false })
+    }
+
     /// Where it listens, if that is not a path.
     fn tcp(&self) -> Option<SocketAddr> {
         self.address.parse().ok()

@@ -2,12 +2,15 @@
 
 mod capacity;
 mod fleet;
+mod handover;
 pub mod health;
 mod journal;
 mod listeners;
+mod manager;
 pub mod probe;
 mod reload;
 mod signals;
+mod upgrade;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,24 +21,27 @@ use tokio::time::{Instant, sleep_until};
 
 pub use self::capacity::{Capacity, TooMany};
 pub use self::fleet::Fleet;
+pub use self::handover::{Estate, Invocation, Predecessor};
 use self::journal::Journal;
-pub use self::listeners::{ListenError, Listeners};
+pub use self::listeners::{Inherited, ListenError, Listeners, Prepared};
+use self::manager::Watchdog;
 use self::probe::Prober;
 use self::reload::{Ask, Reader};
 use self::signals::Asked;
 pub use self::signals::Signals;
-use crate::config::{Config, Loaded, diff};
-use crate::link::{Command, Commander, Deaf, Order, Reply, Report};
+pub use self::upgrade::HandedOver;
+use self::upgrade::Upgrading;
+use crate::config::Config;
+use crate::link::{Command, Commander, Deaf, Order, Report};
 use crate::observe::access_log;
-use crate::observe::running::{ConfigFile, Reloaded, Running};
+use crate::observe::counters::{PerWorker, WorkerCounters};
+use crate::observe::running::Running;
 use crate::table::Places;
 
 /// After the drain's deadline, sessions are reset at once; a worker that needs longer than this hangs.
 const ENDING: Duration = Duration::from_secs(5);
 /// How often it is seen whether what a reload removed still has sessions.
 const TIDY: Duration = Duration::from_millis(250);
-/// Lines of one reload that the log gets; the rest is counted.
-const LINES: usize = 100;
 
 /// Why the control plane could not begin, or gave up.
 #[derive(Debug, Error)]
@@ -57,9 +63,9 @@ pub enum Failure {
     Impatient(u32),
 }
 
-/// The control plane's share of the process.
+/// What the control plane works with.
 #[derive(Debug)]
-pub struct Control {
+pub struct Parts {
     /// What people and the system ask for.
     pub signals: Signals,
     /// Every backend, and the table.
@@ -82,247 +88,227 @@ pub struct Control {
     pub capacity: Capacity,
     /// Sessions of the whole process.
     pub sessions: Arc<Places>,
+    /// What the workers count of themselves.
+    pub counters: Arc<PerWorker<WorkerCounters>>,
+    /// How to start a successor.
+    pub invocation: Invocation,
+    /// What a successor gets beside the listeners: the administration's sockets.
+    pub estate: Estate,
+}
+
+/// The control plane's share of the process.
+#[derive(Debug)]
+pub struct Control {
+    parts: Parts,
+    state: State,
+    prober: Prober,
+    /// Where the configuration is read again; `None`: it is built in.
+    reader: Option<Reader>,
+    upgrading: Option<Upgrading>,
+    /// When it is next seen whether what was removed still has sessions.
+    tidy: Option<Instant>,
 }
 
 /// Where the process stands.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Serving,
+    /// Another process serves; open sessions may finish, however long they last.
+    HandedOver,
     /// No client is accepted any more; open sessions may finish until then.
     Draining(Instant),
     /// Every session is being closed.
     Ending(Instant),
 }
 
+/// Why [`Control::run`] has returned.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The last session has ended, as it should.
+    Stopped,
+    /// Another process serves now, and the administration side must give way to it. After that [`Control::run`] is due again,
+    /// until the last session has ended.
+    HandedOver(HandedOver),
+}
+
 impl Control {
-    /// Listens on all that the configuration names, and has the workers accept there. Everything is bound before anybody
-    /// serves: a part of the listeners is worse than none.
+    /// A control plane that has not begun.
+    pub fn new(parts: Parts) -> Self {
+        let mut prober = Prober::new();
+        parts.fleet.watch(&mut prober);
+        let reader = parts.running.file.load().path.clone().map(Reader::new);
+        Self { parts, state: State::Serving, prober, reader, upgrading: None, tidy: None }
+    }
+
+    /// Binds and listens on all that the configuration names, before anybody serves: a part of the listeners is worse than none.
     ///
     /// # Errors
-    /// An address that cannot be had, or a worker that takes no commands.
-    pub fn open(&mut self) -> Result<(), Failure> {
-        let prepared = self.listeners.prepare(&self.config)?;
+    /// An address that cannot be had.
+    pub fn prepare(&self) -> Result<Prepared, ListenError> {
+        self.parts.listeners.prepare(&self.parts.config)
+    }
+
+    /// Has the workers accept clients.
+    ///
+    /// # Errors
+    /// A worker takes no commands.
+    pub fn open(&mut self, prepared: Prepared) -> Result<(), Failure> {
         self.commit(prepared)?;
+        let Parts { config, running, commanders, sessions, .. } = &self.parts;
+        let listening = running.listening.load();
+        for service in &config.services {
+            let addresses = listening.get(&service.name).map(|list| list.join(", ")).unwrap_or_default();
+            log::info!("{}: serving on {addresses} with {} backends", service.name, service.backends.len());
+        }
+        let most = sessions.limit().unwrap_or(u32::MAX);
+        log::info!("ready: {} workers, at most {most} sessions", commanders.len());
+        manager::ready(&self.summary());
         Ok(())
     }
 
-    fn commit(&mut self, prepared: listeners::Prepared) -> Result<(), Deaf> {
-        let number = |service: &str| self.fleet.number(service).unwrap_or(usize::MAX);
-        let committed = self.listeners.commit(prepared, number, &self.commanders);
-        self.running.listening.store(Arc::new(self.listeners.addresses()));
+    fn commit(&mut self, prepared: Prepared) -> Result<(), Deaf> {
+        let Parts { fleet, listeners, commanders, running, .. } = &mut self.parts;
+        let number = |service: &str| fleet.number(service).unwrap_or(usize::MAX);
+        let committed = listeners.commit(prepared, number, commanders);
+        running.listening.store(Arc::new(listeners.addresses()));
+        self.tidy = Some(Instant::now() + TIDY);
         committed
     }
 
-    /// Serves until a signal ends it.
+    /// Serves until a signal ends it, or another process takes over.
     ///
     /// # Errors
     /// [`Failure`]; an orderly stop is none.
-    pub async fn run(mut self) -> Result<(), Failure> {
+    pub async fn run(&mut self) -> Result<Outcome, Failure> {
         let mut journal = Journal::default();
-        let mut prober = Prober::new();
-        self.fleet.watch(&mut prober);
-        let mut state = State::Serving;
-        let mut working = self.commanders.len();
-        let mut reader = self.running.file.load().path.clone().map(Reader::new);
-        let mut tidy = None;
+        let mut working = self.parts.commanders.len();
+        let mut watchdog = Watchdog::new(Arc::clone(&self.parts.counters), working);
         while working > 0 {
-            let deadline = match state {
-                State::Serving => None,
+            let deadline = match self.state {
+                State::Serving | State::HandedOver => None,
                 State::Draining(until) | State::Ending(until) => Some(until),
             };
+            // Who stops, or is not the service any more, is not watched.
+            let feeding = watchdog.as_ref().filter(|_| self.state == State::Serving).map(Watchdog::due);
+            let due = self.parts.fleet.due().map(Instant::from_std);
             tokio::select! {
-                asked = self.signals.next() => match (asked, state) {
-                    (Asked::Stop, State::Serving) => state = self.stop(),
-                    (Asked::Stop, _) => return Err(Failure::Impatient(self.sessions.taken())),
-                    (Asked::Reload, State::Serving) => self.ask(&mut reader, Ask { force: false, answer: None }),
-                    (Asked::Reload, _) => log::warn!("SIGHUP: the process is stopping; nothing has changed"),
+                asked = self.parts.signals.next() => match (asked, self.state) {
+                    (Asked::Stop, State::Serving | State::HandedOver) => self.stop(),
+                    (Asked::Stop, _) => return Err(Failure::Impatient(self.parts.sessions.taken())),
+                    (Asked::Reload, _) => self.ask(Ask { force: false, answer: None }),
                     (Asked::Reopen, _) => self.reopen(),
-                    (Asked::Upgrade, _) => log::warn!("SIGUSR2: upgrade is not supported yet; nothing has changed"),
+                    (Asked::Upgrade, _) => self.upgrade(None),
                 },
-                Some(report) = self.reports.recv() => match report {
-                    Report::Ended { outcome: Ok(()), .. } if !matches!(state, State::Serving) => working -= 1,
+                Some(order) = self.parts.orders.recv() => match order {
+                    Order::Reload { force, answer } => self.ask(Ask { force, answer: Some(answer) }),
+                    Order::Upgrade { answer } => self.upgrade(Some(answer)),
+                },
+                Some(report) = self.parts.reports.recv() => match report {
+                    Report::Ended { outcome: Ok(()), .. } if self.state != State::Serving => working -= 1,
                     Report::Ended { worker, outcome } => {
                         let why = outcome.err().unwrap_or_else(|| "it ended without being told to".to_owned());
                         return Err(Failure::Worker(worker, why));
                     }
                     Report::Failing { service, backend, failures, error } => {
                         let why = journal::connect_failure(error);
-                        let published = self.fleet.failing(&service, &backend, failures, &why, now());
+                        let published = self.parts.fleet.failing(&service, &backend, failures, &why, now());
                         self.spread(published);
                     }
                     report => journal.note(report),
                 },
-                outcome = prober.next() => {
+                outcome = self.prober.next() => {
                     journal.note_probe(&outcome);
-                    let published = self.fleet.probed(&outcome, now());
+                    let published = self.parts.fleet.probed(&outcome, now());
+                    self.spread(published);
+                    self.rest();
+                }
+                () = elapsed(due) => {
+                    let published = self.parts.fleet.keep_time(now());
                     self.spread(published);
                 }
-                () = elapsed(self.fleet.due().map(Instant::from_std)) => {
-                    let published = self.fleet.keep_time(now());
-                    self.spread(published);
+                (ask, read) = reload::next(&mut self.reader) => self.reload(ask, read),
+                outcome = upgrade::next(&mut self.upgrading) => {
+                    if let Some(handed_over) = self.hand_over(outcome) {
+                        return Ok(Outcome::HandedOver(handed_over));
+                    }
                 }
-                Some(order) = self.orders.recv() => match order {
-                    Order::Reload { force, answer } => self.ask(&mut reader, Ask { force, answer: Some(answer) }),
-                },
-                (ask, read) = next_read(&mut reader) => {
-                    self.reload(ask, read, &mut prober, !matches!(state, State::Serving));
-                    tidy = Some(Instant::now() + TIDY);
+                () = elapsed(self.tidy) => self.tidy(),
+                () = elapsed(feeding) => {
+                    if let Some(watchdog) = &mut watchdog {
+                        watchdog.look(&self.parts.commanders);
+                    }
                 }
-                () = elapsed(tidy) => {
-                    // A worker that takes no commands is found by other means.
-                    let held = self.listeners.tidy(&self.commanders).unwrap_or(true);
-                    self.fleet.forget_gone(|service| self.listeners.may_bring(service));
-                    tidy = (held || self.fleet.has_leaving()).then(|| Instant::now() + TIDY);
-                }
-                () = elapsed(deadline) => match state {
-                    State::Draining(_) => state = self.end(),
+                () = elapsed(deadline) => match self.state {
+                    State::Draining(_) => self.end(),
                     _ => return Err(Failure::Hanging(working)),
                 },
             }
         }
         log::info!("stopped");
-        Ok(())
+        Ok(Outcome::Stopped)
     }
 
-    /// Has the configuration read again.
-    fn ask(&self, reader: &mut Option<Reader>, ask: Ask) {
-        let refused = match reader {
-            None => (ask, "there is no configuration file to read again: this configuration is built in"),
-            Some(reader) => match reader.ask(ask) {
-                Ok(()) => return,
-                Err(ask) => (ask, "too many reloads wait already: try again"),
-            },
-        };
-        let (ask, why) = refused;
-        self.answer(ask, Err((Reloaded::Refused, why.to_owned())));
-    }
-
-    /// A configuration was read: applies all of it or nothing, and says which.
-    fn reload(&mut self, ask: Ask, read: reload::Read, prober: &mut Prober, stopping: bool) {
-        let outcome = match read {
-            _ if stopping => Err((Reloaded::Refused, "the process is stopping".to_owned())),
-            Err(why) => Err((Reloaded::Invalid, why)),
-            Ok(loaded) => self.apply(loaded, ask.force, prober),
-        };
-        self.answer(ask, outcome);
-    }
-
-    /// Applies a configuration. Whatever can fail comes first and changes nothing. Answers what has changed.
-    fn apply(&mut self, loaded: Loaded, force: bool, prober: &mut Prober) -> Result<Vec<String>, (Reloaded, String)> {
-        let Loaded { config, path, sha256 } = loaded;
-        let refused = |why| (Reloaded::Refused, why);
-        let failed = |why: &dyn std::fmt::Display| (Reloaded::Failed, why.to_string());
-        self.needs_new_process(&config).map_err(refused)?;
-        let losses = diff::losses(&self.config, &config);
-        if !losses.is_empty() && !force {
-            return Err(refused(format!(
-                "{}; reload.guard wants {}% kept: if the file means it, run `balancer reload --force`",
-                losses.join(", "),
-                self.config.reload.guard
-            )));
+    fn stop(&mut self) {
+        let Parts { sessions, config, .. } = &self.parts;
+        let (sessions, drain) = (sessions.taken(), config.drain);
+        log::info!("stopping: no client is accepted any more; {sessions} open sessions may finish within {drain:?}");
+        if self.state == State::Serving {
+            manager::stopping(&format!("stopping: {sessions} sessions may finish within {drain:?}"));
         }
-        let limit = self.capacity.sessions(&config).map_err(|error| failed(&error))?;
-        let prepared = self.listeners.prepare(&config).map_err(|error| failed(&error))?;
-        let changes = diff::changes(&self.config, &config, &self.fleet);
-        self.sessions.set_limit(Some(limit));
-        self.fleet.apply(&config, now());
-        self.fleet.watch(prober);
-        self.config = config;
-        self.running.file.store(Arc::new(ConfigFile::new(Some(path), sha256)));
-        if let Err(error) = self.commit(prepared) {
-            // Its end is reported, or the watchdog finds it.
-            log::error!("the listeners' change did not reach every worker: {error}");
+        if self.upgrading.is_some() {
+            self.hand_over(Err("this process was told to stop".to_owned()));
         }
-        self.spread(true);
-        Ok(changes)
-    }
-
-    /// What cannot change while the process runs.
-    fn needs_new_process(&self, new: &Config) -> Result<(), String> {
-        let old = &self.config;
-        let named = [
-            ("workers", old.workers != new.workers),
-            ("admin", old.admin != new.admin),
-            ("access_log", old.access_log != new.access_log),
-        ];
-        let changed: Vec<_> = named.iter().filter(|(_, changed)| *changed).map(|(key, _)| format!("`{key}`")).collect();
-        if changed.is_empty() {
-            return Ok(());
-        }
-        Err(format!(
-            "a running process cannot change its {}: take that back, or restart with the new file",
-            changed.join(" and ")
-        ))
-    }
-
-    /// Says what became of a reload: to the log, to the status, and to who asked.
-    fn answer(&self, ask: Ask, outcome: Result<Vec<String>, (Reloaded, String)>) {
-        let generation = self.fleet.table().load().generation;
-        let (result, changes, error) = match outcome {
-            Ok(changes) => (Reloaded::Applied, changes, None),
-            Err((result, why)) => (result, Vec::new(), Some(why)),
-        };
-        self.running.note(result, error.clone());
-        match &error {
-            Some(why) => log::error!("reload {}: {why}; nothing has changed", result.label()),
-            None => {
-                changes.iter().take(LINES).for_each(|line| log::info!("{line}"));
-                let shown =
-                    if changes.len() > LINES { format!(", the first {LINES} are above") } else { String::new() };
-                log::info!("reloaded: generation {generation}, {} changes{shown}", changes.len());
-            }
-        }
-        if let Some(answer) = ask.answer {
-            // Who does not wait any more does not want to know.
-            let _ = answer.send(Reply { result, generation, changes, error });
-        }
-    }
-
-    fn stop(&mut self) -> State {
-        log::info!(
-            "stopping: no client is accepted any more; {} open sessions may finish within {:?}",
-            self.sessions.taken(),
-            self.config.drain
-        );
         self.tell_all(|| Command::Stop);
-        self.listeners.close();
-        State::Draining(Instant::now() + self.config.drain)
+        self.parts.listeners.close();
+        self.state = State::Draining(Instant::now() + drain);
     }
 
-    fn end(&self) -> State {
-        log::warn!("{} sessions were still open after {:?}: they are reset", self.sessions.taken(), self.config.drain);
+    fn end(&mut self) {
+        let Parts { sessions, config, .. } = &self.parts;
+        log::warn!("{} sessions were still open after {:?}: they are reset", sessions.taken(), config.drain);
         self.tell_all(|| Command::End);
-        State::Ending(Instant::now() + ENDING)
+        self.state = State::Ending(Instant::now() + ENDING);
     }
 
     fn reopen(&self) {
-        match &self.access_log {
+        match &self.parts.access_log {
             Some(log) => log.reopen(),
             None => log::warn!("SIGUSR1: there is no access log (access_log: off); nothing has changed"),
         }
     }
 
+    fn tidy(&mut self) {
+        let Parts { listeners, fleet, commanders, .. } = &mut self.parts;
+        // A worker that takes no commands is found by other means.
+        let held = listeners.tidy(commanders).unwrap_or(true);
+        fleet.forget_gone(|service| listeners.may_bring(service));
+        self.tidy = (held || fleet.has_leaving()).then(|| Instant::now() + TIDY);
+    }
+
     /// Has the workers look at a table that was published: clients may wait for it.
     fn spread(&self, published: bool) {
         if published {
-            self.commanders.iter().for_each(|commander| commander.bell().ring());
+            self.parts.commanders.iter().for_each(|commander| commander.bell().ring());
+            if self.state == State::Serving {
+                manager::status(&self.summary());
+            }
         }
     }
 
+    /// A line for the service manager: who is left to serve.
+    fn summary(&self) -> String {
+        let (up, all) = self.parts.fleet.up();
+        let generation = self.parts.fleet.table().load().generation;
+        format!("{} services, {up} of {all} backends up; generation {generation}", self.parts.config.services.len())
+    }
+
     fn tell_all(&self, command: impl Fn() -> Command) {
-        for (worker, commander) in self.commanders.iter().enumerate() {
+        for (worker, commander) in self.parts.commanders.iter().enumerate() {
             if let Err(error) = commander.tell(command()) {
                 // Its end is reported, or the deadline finds it.
                 log::error!("worker {worker}: {error}");
             }
         }
-    }
-}
-
-async fn next_read(reader: &mut Option<Reader>) -> (Ask, reload::Read) {
-    match reader {
-        Some(reader) => reader.next().await,
-        None => std::future::pending().await,
     }
 }
 

@@ -1,5 +1,5 @@
-//! Reading the configuration again when somebody asks for it: one request after the other, off the control plane's thread,
-//! because a disk can be slow.
+//! Reading the configuration again when somebody asks for it, and applying all of it or nothing. Requests take their turns; the
+//! file is read off the control plane's thread, because a disk can be slow.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -10,13 +10,20 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use crate::config::{self, Loaded};
+use super::{Control, Parts, State, manager, now};
+use crate::config::{self, Config, Loaded, diff};
 use crate::link::Reply;
+use crate::observe::running::{ConfigFile, Reloaded};
 
 /// A file that takes longer to read is on a disk that hangs, or is no file.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Requests that may wait for the one before them.
 const WAITING: usize = 64;
+
+/// Lines of one reload that the log gets; the rest is counted.
+const LINES: usize = 100;
+/// Why a process that stops, or has handed over, reloads nothing.
+const NOT_SERVING: &str = "this process takes no clients any more";
 
 /// One request.
 #[derive(Debug)]
@@ -109,6 +116,121 @@ impl Reader {
         // Where there is no thread to be had, the channel's end says so.
         if let Err(error) = thread::Builder::new().name("config".to_owned()).spawn(body) {
             log::error!("cannot start the thread that reads the configuration: {error}");
+        }
+    }
+}
+
+/// The next request of a reader, if there is one.
+pub(super) async fn next(reader: &mut Option<Reader>) -> (Ask, Read) {
+    match reader {
+        Some(reader) => reader.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Control {
+    /// Has the configuration read again.
+    pub(super) fn ask(&mut self, ask: Ask) {
+        let refused = match &mut self.reader {
+            _ if self.state != State::Serving => (ask, NOT_SERVING),
+            None => (ask, "there is no configuration file to read again: this configuration is built in"),
+            Some(reader) => match reader.ask(ask) {
+                Ok(()) => {
+                    manager::reloading();
+                    return;
+                }
+                Err(ask) => (ask, "too many reloads wait already: try again"),
+            },
+        };
+        let (ask, why) = refused;
+        self.answer(ask, Err((Reloaded::Refused, why.to_owned())));
+    }
+
+    /// A configuration was read: applies all of it or nothing, and says which.
+    pub(super) fn reload(&mut self, ask: Ask, read: Read) {
+        let refused = |why: &str| Err((Reloaded::Refused, why.to_owned()));
+        let outcome = match read {
+            _ if self.state != State::Serving => refused(NOT_SERVING),
+            _ if self.upgrading.is_some() => refused("an upgrade is under way: try again"),
+            Err(why) => Err((Reloaded::Invalid, why)),
+            Ok(loaded) => self.apply(loaded, ask.force),
+        };
+        self.answer(ask, outcome);
+        if self.state == State::Serving {
+            manager::ready(&self.summary());
+        }
+    }
+
+    /// Applies a configuration. Whatever can fail comes first and changes nothing. Answers what has changed.
+    fn apply(&mut self, loaded: Loaded, force: bool) -> Result<Vec<String>, (Reloaded, String)> {
+        let Loaded { config, path, sha256 } = loaded;
+        let old = &self.parts.config;
+        let refused = |why| (Reloaded::Refused, why);
+        let failed = |why: &dyn std::fmt::Display| (Reloaded::Failed, why.to_string());
+        self.needs_new_process(&config).map_err(refused)?;
+        let losses = diff::losses(old, &config);
+        if !losses.is_empty() && !force {
+            return Err(refused(format!(
+                "{}; reload.guard wants {}% kept: if the file means it, run `balancer reload --force`",
+                losses.join(", "),
+                old.reload.guard
+            )));
+        }
+        let limit = self.parts.capacity.sessions(&config).map_err(|error| failed(&error))?;
+        let prepared = self.parts.listeners.prepare(&config).map_err(|error| failed(&error))?;
+        let changes = diff::changes(old, &config, &self.parts.fleet);
+        let Parts { sessions, fleet, running, .. } = &mut self.parts;
+        sessions.set_limit(Some(limit));
+        fleet.apply(&config, now());
+        fleet.watch(&mut self.prober);
+        running.file.store(Arc::new(ConfigFile::new(Some(path), sha256)));
+        self.parts.config = config;
+        if let Err(error) = self.commit(prepared) {
+            // Its end is reported, or the watchdog finds it.
+            log::error!("the listeners' change did not reach every worker: {error}");
+        }
+        self.spread(true);
+        Ok(changes)
+    }
+
+    /// What cannot change while the process runs.
+    fn needs_new_process(&self, new: &Config) -> Result<(), String> {
+        let old = &self.parts.config;
+        let named = [
+            ("workers", old.workers != new.workers),
+            ("admin", old.admin != new.admin),
+            ("access_log", old.access_log != new.access_log),
+        ];
+        let changed: Vec<_> = named.iter().filter(|(_, changed)| *changed).map(|(key, _)| format!("`{key}`")).collect();
+        if changed.is_empty() {
+            return Ok(());
+        }
+        Err(format!(
+            "a running process cannot change its {}: `balancer upgrade` starts a new one with this file, without losing a connection",
+            changed.join(" and ")
+        ))
+    }
+
+    /// Says what became of a reload: to the log, to the status, and to who asked.
+    fn answer(&self, ask: Ask, outcome: Result<Vec<String>, (Reloaded, String)>) {
+        let generation = self.parts.fleet.table().load().generation;
+        let (result, changes, error) = match outcome {
+            Ok(changes) => (Reloaded::Applied, changes, None),
+            Err((result, why)) => (result, Vec::new(), Some(why)),
+        };
+        self.parts.running.note(result, error.clone());
+        match &error {
+            Some(why) => log::error!("reload {}: {why}; nothing has changed", result.label()),
+            None => {
+                changes.iter().take(LINES).for_each(|line| log::info!("{line}"));
+                let shown =
+                    if changes.len() > LINES { format!(", the first {LINES} are above") } else { String::new() };
+                log::info!("reloaded: generation {generation}, {} changes{shown}", changes.len());
+            }
+        }
+        if let Some(answer) = ask.answer {
+            // Who does not wait any more does not want to know.
+            let _ = answer.send(Reply { result, generation, changes, error });
         }
     }
 }

@@ -150,6 +150,19 @@ impl Listeners {
         }
     }
 
+    /// Where somebody waits on a listener that others accept on, too: accepts once more, if there is somebody still. The kernel
+    /// wakes one accept for each client, and the one that was cancelled may have been the one that it woke.
+    pub(super) fn take_turn_again(&self, number: u32, ring: &mut Ring) -> bool {
+        let Some(Some((listener, _))) = self.all.get(number as usize) else { return false };
+        let waits = socket::has_waiting(listener.socket.as_fd());
+        if waits {
+            let token = Token::Accept(number).pack();
+            ring.accept(token, listener.socket.as_fd(), false);
+            ring.cancel(Token::Nobody.pack(), token);
+        }
+        waits
+    }
+
     /// A connection that waits on a listener that is stopping.
     pub(super) fn waiting(&self, number: u32) -> Option<OwnedFd> {
         let (listener, _) = self.all.get(number as usize)?.as_ref()?;

@@ -293,7 +293,9 @@ impl Worker {
             {
                 self.admit(listener, client);
             }
-            self.listeners.close(listener);
+            if !(waiting == Waiting::Leave && self.listeners.take_turn_again(listener, &mut self.io.ring)) {
+                self.listeners.close(listener);
+            }
         }
         Ok(())
     }

@@ -17,6 +17,11 @@ pub enum Order {
         /// Where the outcome goes.
         answer: oneshot::Sender<Reply>,
     },
+    /// Start the program anew and hand everything over to it.
+    Upgrade {
+        /// Where the outcome goes: the new process's id, or why this one serves on.
+        answer: oneshot::Sender<Result<u32, String>>,
+    },
 }
 
 /// What became of a reload.

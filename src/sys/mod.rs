@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "the kernel's interfaces are made safe here, once, for every other room")]
 
 pub mod buffers;
+pub mod channel;
 pub mod features;
 pub mod pipe;
 pub mod process;

@@ -1,6 +1,8 @@
 //! The process's own limits and place: descriptors, cores.
 
 use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -19,6 +21,20 @@ pub fn cores() -> Vec<usize> {
         .map(|set| (0..CpuSet::MAX_CPU).filter(|&core| set.is_set(core)).collect())
         .unwrap_or_default();
     if cores.is_empty() { vec![0] } else { cores }
+}
+
+/// The descriptors that the service manager has passed to this process: sd_listen_fds(3). May be asked for once.
+pub fn passed_descriptors() -> Vec<OwnedFd> {
+    static ASKED: AtomicBool = AtomicBool::new(false);
+    if ASKED.swap(true, Ordering::Relaxed) {
+        return Vec::new();
+    }
+    // SAFETY: the manager has passed them to this process alone, and only here are they taken, once.
+    sd_notify::listen_fds()
+        .into_iter()
+        .flatten()
+        .map(|descriptor| unsafe { OwnedFd::from_raw_fd(descriptor) })
+        .collect()
 }
 
 /// Keeps the calling thread on one core.

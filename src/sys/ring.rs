@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::time::Duration;
 
+use io_uring::register::Restriction;
 use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode};
@@ -22,6 +23,8 @@ use super::features::Features;
 const SUBMISSIONS: u32 = 1024;
 /// Completions that fit without the kernel's overflow list.
 const COMPLETIONS: u32 = 8192;
+/// Kernel threads that the ring may start for operations that cannot be done at once, of each of the two kinds.
+const KERNEL_THREADS: u32 = 2;
 /// `IORING_RECVSEND_POLL_FIRST`, linux/io_uring.h (5.19).
 const POLL_FIRST: u16 = 1;
 
@@ -139,6 +142,28 @@ fn passes(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN | libc::ENOMEM))
 }
 
+/// Allows nothing but the operations of this file on a ring that is disabled yet, and enables it: whoever gets hold of its
+/// descriptor can neither open, nor read, nor write a file with it (`IORING_REGISTER_RESTRICTIONS`, 5.10). Caps the kernel
+/// threads that it may start (5.15); none does in steady state.
+fn confine(ring: &IoUring) -> io::Result<()> {
+    let operations = [
+        opcode::Accept::CODE,
+        opcode::Connect::CODE,
+        opcode::Recv::CODE,
+        opcode::Send::CODE,
+        opcode::PollAdd::CODE,
+        opcode::AsyncCancel::CODE,
+        opcode::Close::CODE,
+    ];
+    let flags = Flags::BUFFER_SELECT | Flags::SKIP_SUCCESS;
+    let mut allowed: Vec<_> = operations.into_iter().map(Restriction::sqe_op).collect();
+    allowed.push(Restriction::sqe_flags_allowed(flags.bits()));
+    let submitter = ring.submitter();
+    submitter.register_iowq_max_workers(&mut [KERNEL_THREADS; 2])?;
+    submitter.register_restrictions(&mut allowed)?;
+    submitter.register_enable_rings()
+}
+
 impl Ring {
     /// A ring with the features that were found.
     ///
@@ -146,7 +171,7 @@ impl Ring {
     /// [`Refused`] with cause and remedy.
     pub fn new(features: Features) -> Result<Self, Refused> {
         let mut builder = IoUring::builder();
-        builder.setup_cqsize(COMPLETIONS).setup_clamp();
+        builder.setup_cqsize(COMPLETIONS).setup_clamp().setup_r_disabled();
         if features.submit_all {
             builder.setup_submit_all();
         }
@@ -157,6 +182,7 @@ impl Ring {
         }
         let ring = builder.build(SUBMISSIONS).map_err(Refused::new)?;
         let buffers = Buffers::new(&ring, features.buffer_ring).map_err(Refused::new)?;
+        confine(&ring).map_err(Refused::new)?;
         let nowhere = SockAddr::from(SocketAddr::from(([0, 0, 0, 0], 0)));
         Ok(Self {
             ring,
@@ -369,3 +395,31 @@ pub enum Readiness {
 }
 
 const _: () = assert!(size_of::<Completion>() == 16);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ring_does_nothing_but_what_it_is_for() {
+        for features in [Features::NONE, Features::probe(Features::ALL).unwrap()] {
+            let mut ring = Ring::new(features).unwrap();
+            let mut outcome = |entry: Entry| {
+                ring.push(entry.user_data(7));
+                let mut completions = Vec::new();
+                ring.wait(Some(Duration::from_secs(5)), &mut completions).unwrap();
+                assert_eq!(completions.len(), 1);
+                completions[0].result()
+            };
+            let path = c"/etc/hostname";
+            let open = opcode::OpenAt::new(Fd(libc::AT_FDCWD), path.as_ptr()).build();
+            assert_eq!(outcome(open), Err(Errno::ACCESS), "a file can be opened");
+            assert_eq!(outcome(opcode::Nop::new().build()), Err(Errno::ACCESS));
+            assert_eq!(outcome(opcode::AsyncCancel::new(1).build().flags(Flags::IO_LINK)), Err(Errno::ACCESS));
+            // What it is for is allowed, if without effect here.
+            assert_eq!(outcome(opcode::AsyncCancel::new(1).build()), Err(Errno::NOENT));
+            let widened = ring.ring.submitter().register_restrictions(&mut [Restriction::sqe_op(opcode::OpenAt::CODE)]);
+            assert!(widened.is_err(), "what is confined can be let free");
+        }
+    }
+}

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -68,6 +69,34 @@ pub fn bind_unix(path: &Path) -> io::Result<(OwnedFd, SocketFile)> {
     Ok((socket.into(), SocketFile::of(path)?))
 }
 
+/// Makes a socket that listens already one that a worker can accept on, whoever has made it.
+///
+/// # Errors
+/// It is no socket.
+pub fn make_listener(socket: BorrowedFd<'_>) -> io::Result<()> {
+    // The ring waits by itself; on a non-blocking listener its accepts would fail instead.
+    rustix::io::ioctl_fionbio(socket, false)?;
+    if local_address(socket).is_some() {
+        // Accepted sockets inherit it.
+        rustix::net::sockopt::set_tcp_nodelay(socket, true)?;
+    }
+    Ok(())
+}
+
+/// Where a stream socket listens: its address, or its path; `None` if it does not.
+pub fn listening_at(socket: BorrowedFd<'_>) -> Option<Result<SocketAddr, PathBuf>> {
+    use rustix::net::sockopt::{socket_acceptconn, socket_type};
+    let listens = socket_type(socket) == Ok(rustix::net::SocketType::STREAM) && socket_acceptconn(socket) == Ok(true);
+    let address = rustix::net::getsockname(socket).ok().filter(|_| listens)?;
+    match SocketAddr::try_from(address.clone()) {
+        Ok(address) => Some(Ok(address)),
+        Err(_) => {
+            let address = rustix::net::SocketAddrUnix::try_from(address).ok()?;
+            Some(Err(std::ffi::OsStr::from_bytes(address.path()?.to_bytes()).into()))
+        }
+    }
+}
+
 /// Listens on a bound socket.
 ///
 /// # Errors
@@ -131,6 +160,12 @@ pub fn for_backend(address: SocketAddr) -> Result<OwnedFd, Errno> {
     let socket = rustix::net::socket_with(family, rustix::net::SocketType::STREAM, flags, None)?;
     rustix::net::sockopt::set_tcp_nodelay(&socket, true)?;
     Ok(socket)
+}
+
+/// Whether a connection waits on a listener.
+pub fn has_waiting(listener: BorrowedFd<'_>) -> bool {
+    let mut entry = [rustix::event::PollFd::from_borrowed_fd(listener, rustix::event::PollFlags::IN)];
+    rustix::event::poll(&mut entry, Some(&rustix::event::Timespec::default())).is_ok_and(|ready| ready > 0)
 }
 
 /// Accepts one connection that already waits.

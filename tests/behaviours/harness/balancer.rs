@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -20,6 +21,8 @@ const LOG_LINES: usize = 1000;
 /// A running `balancer run`; killed when dropped, after a look for panics in its log.
 pub(crate) struct Balancer {
     child: Kills,
+    /// The process that has taken over, after an upgrade.
+    successor: Option<Process>,
     setup: Setup,
     log: Arc<Mutex<Log>>,
 }
@@ -35,9 +38,16 @@ impl Balancer {
     pub(super) fn start(setup: Setup) -> Self {
         let config = setup.directory().join("balancer.yaml");
         std::fs::write(&config, setup.yaml()).expect("writing the configuration");
-        let mut command = command_for(&setup);
+        let mut command = match &setup.passed {
+            Some(listener) => passing(listener, command_for(&setup)),
+            None => command_for(&setup),
+        };
         command.arg("run").arg("--config").arg(&config).env("BALANCER_LOG", "info");
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.envs(setup.environment.iter().map(|(name, value)| (name, value)));
+        if setup.passed.is_none() {
+            command.stdin(Stdio::null());
+        }
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
         let mut spawn = || command.spawn().expect("starting the balancer");
         let mut child = match &setup.inside {
             Some(namespaces) => namespaces.near().run(spawn),
@@ -50,7 +60,7 @@ impl Balancer {
                 sink.lock().unwrap_or_else(PoisonError::into_inner).add(line);
             }
         });
-        let mut balancer = Self { child: Kills(child), setup, log };
+        let mut balancer = Self { child: Kills(child), successor: None, setup, log };
         balancer.wait_until_it_serves();
         balancer
     }
@@ -90,9 +100,31 @@ impl Balancer {
         (self.connect(), backend.accept())
     }
 
-    /// Its process.
+    /// Its process; after an upgrade the one that serves.
     pub(crate) fn process(&self) -> Process {
-        self.child.process()
+        self.successor.unwrap_or_else(|| self.child.process())
+    }
+
+    /// Where the program is, if it has a copy of its own.
+    pub(crate) fn program(&self) -> PathBuf {
+        self.setup.directory().join("balancer")
+    }
+
+    /// Replaces the running program, which must work: the process that served until now.
+    #[track_caller]
+    pub(crate) fn upgrade(&mut self) -> Process {
+        let before = self.process();
+        let (code, out, err) = self.command(&["upgrade"]);
+        assert_eq!(code, Some(0), "{err}");
+        let pid = self.number("/pid");
+        assert!(out.starts_with(&format!("upgraded: process {pid} serves")), "{out} and {pid}");
+        self.taken_over();
+        before
+    }
+
+    /// Notes which process serves now.
+    pub(crate) fn taken_over(&mut self) {
+        self.successor = Some(Process(u32::try_from(self.number("/pid")).expect("a process id")));
     }
 
     /// What it says of itself now.
@@ -281,6 +313,9 @@ impl Balancer {
     #[track_caller]
     pub(crate) fn stop(mut self) {
         self.signal(Signal::TERM);
+        if let Some(successor) = self.successor.take() {
+            wait_until("the process that took over has ended", PATIENCE, || !successor.is_alive());
+        }
         let (code, _) = self.wait(PATIENCE);
         assert_eq!(code, Some(0), "SIGTERM must end it with 0");
     }
@@ -288,6 +323,11 @@ impl Balancer {
 
 impl Drop for Balancer {
     fn drop(&mut self) {
+        if let Some(successor) = self.successor
+            && successor.is_alive()
+        {
+            successor.signal(Signal::KILL);
+        }
         self.child.kill();
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         if std::thread::panicking() {
@@ -310,13 +350,26 @@ impl Log {
     }
 }
 
+/// The same program with a listening socket as its descriptor 3, and told so: sd_listen_fds(3).
+fn passing(listener: &TcpListener, program: Command) -> Command {
+    // The shell opens what it inherits as its standard input under the number that is due, and stays the same process.
+    let mut command = Command::new("sh");
+    command.arg("-c").arg("LISTEN_PID=$$ exec \"$0\" \"$@\" 3<&0 </dev/null").arg(program.get_program());
+    command.env("LISTEN_FDS", "1").stdin(OwnedFd::from(listener.try_clone().expect("a second descriptor")));
+    command
+}
+
 /// The program itself, or as another user a copy of it that this user can reach.
 fn command_for(setup: &Setup) -> Command {
     let program = Path::new(env!("CARGO_BIN_EXE_balancer"));
-    let Some(user) = setup.user else { return Command::new(program) };
+    if setup.user.is_none() && !setup.copied {
+        return Command::new(program);
+    }
     let copy: PathBuf = setup.directory().join("balancer");
-    std::fs::copy(program, &copy).expect("copying the program");
+    // By a process of its own: a descriptor that writes to a program, inherited by some other test's child, forbids to run it.
+    super::run("cp", &[program, &copy]);
     std::fs::set_permissions(&copy, PermissionsExt::from_mode(0o755)).expect("making the copy executable");
+    let Some(user) = setup.user else { return Command::new(copy) };
     chown(setup.directory(), Some(user), Some(user)).expect("giving the directory to the user");
     let mut command = Command::new("setpriv");
     command.arg(format!("--reuid={user}")).arg(format!("--regid={user}")).arg("--clear-groups").arg(copy);

@@ -68,6 +68,22 @@ impl Process {
             .expect("setting another process's descriptor limit");
     }
 
+    /// The number of its thread of this name.
+    #[track_caller]
+    pub(crate) fn thread(self, name: &str) -> u32 {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.0)).expect("the process runs").flatten();
+        let is_it =
+            |task: &fs::DirEntry| fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.trim() == name);
+        let task = tasks.into_iter().find(is_it).unwrap_or_else(|| panic!("no thread {name}"));
+        task.file_name().to_string_lossy().parse().expect("a number")
+    }
+
+    /// Whether it still runs.
+    pub(crate) fn is_alive(self) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.0)).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+    }
+
     /// Sends it a signal.
     pub(crate) fn signal(self, signal: Signal) {
         kill_process(self.pid().expect("a process has a number"), signal).expect("sending a signal");

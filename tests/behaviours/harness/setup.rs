@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::fmt::Write as _;
+use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,6 +15,9 @@ pub(crate) struct Setup {
     pub(super) directory: TempDir,
     pub(super) inside: Option<Arc<Namespaces>>,
     pub(super) user: Option<u32>,
+    pub(super) copied: bool,
+    pub(super) environment: Vec<(String, String)>,
+    pub(super) passed: Option<TcpListener>,
     workers: u32,
     /// What stands behind the admin socket.
     http: &'static str,
@@ -42,6 +46,9 @@ impl Setup {
             directory: tempfile::Builder::new().prefix("balancer-").tempdir().expect("a temporary directory"),
             inside: None,
             user: None,
+            copied: false,
+            environment: Vec::new(),
+            passed: None,
             workers: 2,
             http: "",
             process: Vec::new(),
@@ -117,6 +124,24 @@ impl Setup {
     /// Runs the balancer as an ordinary user.
     pub(crate) fn run_as(mut self, id: u32) -> Self {
         self.user = Some(id);
+        self
+    }
+
+    /// Runs a copy of the program, which a test may replace.
+    pub(crate) fn copied(mut self) -> Self {
+        self.copied = true;
+        self
+    }
+
+    /// Runs the balancer with a variable of its environment set.
+    pub(crate) fn variable(mut self, name: &str, value: impl Display) -> Self {
+        self.environment.push((name.into(), value.to_string()));
+        self
+    }
+
+    /// Passes the balancer a listening socket as the service manager does.
+    pub(crate) fn passed(mut self, listener: TcpListener) -> Self {
+        self.passed = Some(listener);
         self
     }
 

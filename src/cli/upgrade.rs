@@ -1,0 +1,40 @@
+//! `balancer upgrade`: has the running balancer hand over to the program that is installed now.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+
+use super::client::Target;
+use crate::admin::UpgradeAnswer;
+
+/// The new process has half a minute to become ready.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Replace the running program by the one installed now, without losing a connection: the same as SIGUSR2, but says how it went
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    target: Target,
+}
+
+/// Exits 0 once the new process serves, or says why the old one serves on and exits 1.
+///
+/// # Errors
+/// Where the balancer cannot be reached or understood: why, and what to do.
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let (status, body) = arguments.target.post("/v1/upgrade", &serde_json::json!({}), PATIENCE)?;
+    let answer: UpgradeAnswer = serde_json::from_slice(&body)
+        .with_context(|| format!("the balancer answers with {status}: {}", String::from_utf8_lossy(&body).trim()))?;
+    match answer {
+        UpgradeAnswer { pid: Some(pid), .. } => {
+            let said = "serves; the one before keeps its sessions until they end";
+            let _ = writeln!(std::io::stdout(), "upgraded: process {pid} {said}");
+            Ok(ExitCode::SUCCESS)
+        }
+        UpgradeAnswer { error, .. } => {
+            anyhow::bail!("not upgraded, the running process serves on: {}", error.unwrap_or_default())
+        }
+    }
+}

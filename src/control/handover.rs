@@ -1,0 +1,325 @@
+//! One process takes over from another without a gap: what is said between the two, and each side of it.
+//!
+//! ```text
+//! running process                                    its successor (the same program path, the same arguments)
+//!   starts it, with a channel as its standard input ─►
+//!   every listening socket ─────────────────────────►  reads the configuration, starts workers, binds what is new
+//!                                                  ◄── ready (or why not: then the running process serves on)
+//!   go ─────────────────────────────────────────────►  accepts clients
+//!                                                  ◄── serving
+//!   accepts no more, keeps its sessions until they end
+//! ```
+//!
+//! Both hold the same sockets, so at no moment is there nobody who listens, and nobody who waits is lost. A running process
+//! that dies in between lets its successor go on; where the successor dies, it serves on.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+use super::listeners::Inherited;
+use super::manager;
+use crate::config::{self, Listen};
+use crate::sys::channel::Channel;
+
+/// Set where the standard input is a channel to the process that runs until now.
+const VARIABLE: &str = "BALANCER_HANDOVER";
+/// A successor must be ready by then.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// A successor that was told to end is killed then.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// What is said.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Message {
+    /// Sockets that listen, which come with the packet.
+    Sockets(Sockets),
+    /// There are no more of them.
+    End,
+    /// The successor can begin; whether it has taken the admin socket over.
+    Ready { admin: bool },
+    /// The successor cannot.
+    Failed { why: String },
+    /// The successor is to begin.
+    Go,
+    /// It has begun.
+    Serving,
+}
+
+/// Whose sockets they are.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Sockets {
+    /// A service's. `listen`: as the configuration has it.
+    Service { service: String, listen: String },
+    /// The administration's, at this path.
+    Admin { path: PathBuf },
+    /// The administration's TCP listener; `listen`: as the configuration has it.
+    Http { listen: String },
+}
+
+/// What a process leaves to its successor.
+#[derive(Debug, Default)]
+pub struct Estate {
+    /// The services' listeners.
+    pub listeners: Vec<Inherited>,
+    /// The admin socket and its path.
+    pub admin: Option<(PathBuf, OwnedFd)>,
+    /// The administration's TCP listener, and where the configuration wants it.
+    pub http: Option<(std::net::SocketAddr, OwnedFd)>,
+}
+
+impl Estate {
+    /// The administration's sockets once more, with these listeners.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub(super) fn with(&self, listeners: Vec<Inherited>) -> io::Result<Self> {
+        let admin = match &self.admin {
+            Some((path, socket)) => Some((path.clone(), socket.try_clone()?)),
+            None => None,
+        };
+        let http = match &self.http {
+            Some((listen, socket)) => Some((*listen, socket.try_clone()?)),
+            None => None,
+        };
+        Ok(Self { listeners, admin, http })
+    }
+
+    fn send(&self, channel: &Channel) -> io::Result<()> {
+        for Inherited { listen, service, sockets } in &self.listeners {
+            let whose = Sockets::Service {
+                service: service.as_deref().unwrap_or_default().to_owned(),
+                listen: listen.to_string(),
+            };
+            let message = Message::Sockets(whose);
+            let sockets: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
+            sockets.chunks(Channel::MOST).try_for_each(|some| say(channel, &message, some))?;
+        }
+        if let Some((path, socket)) = &self.admin {
+            say(channel, &Message::Sockets(Sockets::Admin { path: path.clone() }), &[socket.as_fd()])?;
+        }
+        if let Some((listen, socket)) = &self.http {
+            let listen = listen.to_string();
+            say(channel, &Message::Sockets(Sockets::Http { listen }), &[socket.as_fd()])?;
+        }
+        say(channel, &Message::End, &[])
+    }
+
+    fn add(&mut self, sockets: Sockets, mut descriptors: Vec<OwnedFd>) -> io::Result<()> {
+        match sockets {
+            Sockets::Service { service, listen } => {
+                let listen = parse(&listen)?;
+                let service = Some(service.as_str().into()).filter(|service: &std::sync::Arc<str>| !service.is_empty());
+                let is_it = |other: &&mut Inherited| (&other.listen, &other.service) == (&listen, &service);
+                match self.listeners.iter_mut().find(is_it) {
+                    Some(inherited) => inherited.sockets.extend(descriptors),
+                    None => self.listeners.push(Inherited { listen, service, sockets: descriptors }),
+                }
+            }
+            Sockets::Admin { path } => self.admin = descriptors.pop().map(|socket| (path, socket)),
+            Sockets::Http { listen } => {
+                let listen = listen.parse().map_err(io::Error::other)?;
+                self.http = descriptors.pop().map(|socket| (listen, socket));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn parse(listen: &str) -> io::Result<Listen> {
+    Ok(match listen.strip_prefix("unix:") {
+        Some(path) => Listen::Unix(path.into()),
+        None => Listen::Tcp(listen.parse().map_err(io::Error::other)?),
+    })
+}
+
+fn say(channel: &Channel, message: &Message, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    channel.send(&serde_json::to_vec(message)?, descriptors)
+}
+
+fn hear(channel: &Channel, patience: Duration) -> io::Result<Option<(Message, Vec<OwnedFd>)>> {
+    let Some((bytes, descriptors)) = channel.receive(patience)? else { return Ok(None) };
+    Ok(Some((serde_json::from_slice(&bytes)?, descriptors)))
+}
+
+/// The process that ran until now, as its successor knows it.
+#[derive(Debug)]
+pub struct Predecessor(Channel);
+
+impl Predecessor {
+    /// The process that has started this one to take over from it, and what it leaves; `None`: nobody has.
+    ///
+    /// # Errors
+    /// The variable that says so is set, but nothing comes.
+    pub fn find() -> io::Result<Option<(Self, Estate)>> {
+        if std::env::var_os(VARIABLE).is_none() {
+            return Ok(None);
+        }
+        let channel = Channel::from_stdin()?;
+        let mut estate = Estate::default();
+        loop {
+            match hear(&channel, PATIENCE)? {
+                Some((Message::Sockets(sockets), descriptors)) => estate.add(sockets, descriptors)?,
+                Some((Message::End, _)) => return Ok(Some((Self(channel), estate))),
+                Some(_) | None => return Err(io::ErrorKind::UnexpectedEof.into()),
+            }
+        }
+    }
+
+    /// Says that this process can serve, and waits until it is to begin: also where the other one is gone by then.
+    ///
+    /// # Errors
+    /// The other process wants to serve on.
+    pub fn ready(&self, admin: bool) -> io::Result<()> {
+        match say(&self.0, &Message::Ready { admin }, &[]).and_then(|()| hear(&self.0, PATIENCE)) {
+            Ok(Some((Message::Go, _)) | None) => Ok(()),
+            Ok(Some(_)) => Err(io::ErrorKind::InvalidData.into()),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Says that this process serves.
+    pub fn serving(&self) {
+        // Where nobody hears it, this process is the only one.
+        let _ = say(&self.0, &Message::Serving, &[]);
+    }
+
+    /// Says that this process cannot serve.
+    pub fn fail(&self, why: &str) {
+        // Its end says the same.
+        let _ = say(&self.0, &Message::Failed { why: why.chars().take(2000).collect() }, &[]);
+    }
+}
+
+/// How this process was started, and so how its successor is.
+#[derive(Debug, Clone)]
+pub struct Invocation {
+    program: PathBuf,
+    arguments: Vec<OsString>,
+}
+
+impl Invocation {
+    /// This process's. To be asked at the start: later the file may be another one, which is what a successor is to run.
+    ///
+    /// # Errors
+    /// The system does not say where the program is.
+    pub fn current() -> io::Result<Self> {
+        let mut arguments = std::env::args_os();
+        // With a directory in it, it is where a new version is installed, also through a symbolic link.
+        let named = arguments.next().map(PathBuf::from).filter(|path| path.components().count() > 1);
+        let program = match named {
+            Some(path) => std::path::absolute(path)?,
+            None => std::env::current_exe()?,
+        };
+        Ok(Self { program, arguments: arguments.collect() })
+    }
+}
+
+/// A successor that serves.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Successor {
+    /// Its process.
+    pub(super) pid: u32,
+    /// It has taken the admin socket over.
+    pub(super) admin: bool,
+}
+
+impl Successor {
+    /// Starts one, on a thread of its own because that takes its time; the channel tells how it went. Where nobody listens to
+    /// the channel any more by the time when it could begin, it does not.
+    pub(super) fn start(
+        invocation: &Invocation,
+        estate: Estate,
+        config: PathBuf,
+    ) -> io::Result<oneshot::Receiver<Result<Self, String>>> {
+        let (done, outcome) = oneshot::channel();
+        let invocation = invocation.clone();
+        thread::Builder::new().name("upgrade".to_owned()).spawn(move || {
+            let begun = Self::prepare(&invocation, &estate, &config)
+                .and_then(|(child, channel, admin)| Self::begin(child, &channel, admin, !done.is_closed()));
+            let _ = done.send(begun);
+        })?;
+        Ok(outcome)
+    }
+
+    fn prepare(invocation: &Invocation, estate: &Estate, config: &Path) -> Result<(Child, Channel, bool), String> {
+        // The new process would find the same, but could only say it in the log.
+        config::load(config).map_err(|report| format!("{report}\n{}", report.conclusion()))?;
+        let program = invocation.program.display();
+        let (channel, other) = Channel::pair().map_err(|error| format!("cannot make a channel: {error}"))?;
+        let mut command = Command::new(&invocation.program);
+        command.args(&invocation.arguments).env(VARIABLE, "1").env_remove("WATCHDOG_PID").stdin(Stdio::from(other));
+        let mut child = command.spawn().map_err(|error| format!("cannot start {program}: {error}"))?;
+        // Its end of the channel must be in nobody else's hands, or its death would not be heard of.
+        drop(command);
+        match Self::wait(&channel, estate) {
+            Ok(admin) => Ok((child, channel, admin)),
+            Err(why) => {
+                drop(channel);
+                let status = end(&mut child);
+                Err(match why {
+                    Some(why) => format!("{program} cannot take over: {why}"),
+                    None => format!(
+                        "{program} was not ready within {PATIENCE:?} or ended before it was ({}): what it said is in the log",
+                        status.map_or_else(|error| error.to_string(), |status| status.to_string())
+                    ),
+                })
+            }
+        }
+    }
+
+    /// Until it is ready: whether it has taken the admin socket; else why it cannot, if it says so.
+    fn wait(channel: &Channel, estate: &Estate) -> Result<bool, Option<String>> {
+        estate.send(channel).map_err(|_| None)?;
+        match hear(channel, PATIENCE) {
+            Ok(Some((Message::Ready { admin }, _))) => Ok(admin),
+            Ok(Some((Message::Failed { why }, _))) => Err(Some(why)),
+            Ok(Some(_)) => Err(Some("it says what nobody expects: is it another program?".to_owned())),
+            Ok(None) | Err(_) => Err(None),
+        }
+    }
+
+    /// Lets one that is ready begin, if it is still wanted.
+    fn begin(mut child: Child, channel: &Channel, admin: bool, wanted: bool) -> Result<Self, String> {
+        let pid = child.id();
+        let why = if wanted {
+            // Before it begins: until then the service manager does not listen to it.
+            manager::handed_over(pid);
+            match say(channel, &Message::Go, &[]).and_then(|()| hear(channel, PATIENCE)) {
+                Ok(Some((Message::Serving, _))) => return Ok(Self { pid, admin }),
+                Ok(Some((Message::Failed { why }, _))) => why,
+                Ok(_) => "it ended before it served".to_owned(),
+                Err(error) => error.to_string(),
+            }
+        } else {
+            "this process was told to stop".to_owned()
+        };
+        manager::handed_over(std::process::id());
+        let _ = child.kill();
+        let _ = child.wait();
+        Err(why)
+    }
+}
+
+/// Waits for the end of a process that has lost its channel, and kills it where it takes its time.
+fn end(child: &mut Child) -> io::Result<ExitStatus> {
+    let start = Instant::now();
+    while start.elapsed() < GRACE {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    child.kill()?;
+    child.wait()
+}

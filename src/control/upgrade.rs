@@ -1,0 +1,110 @@
+//! Replacing the running program: a successor is started, gets every listening socket, and takes over once it is ready.
+
+use tokio::sync::oneshot;
+
+use super::handover::Successor;
+use super::{Control, Parts, State};
+use crate::link::Command;
+
+/// Who wants to know how it went; nobody does after a signal.
+type Answer = Option<oneshot::Sender<Result<u32, String>>>;
+
+/// An upgrade under way.
+#[derive(Debug)]
+pub(super) struct Upgrading {
+    outcome: oneshot::Receiver<Result<Successor, String>>,
+    answer: Answer,
+}
+
+/// Another process serves now.
+#[derive(Debug)]
+pub struct HandedOver {
+    pid: u32,
+    /// It has the admin socket.
+    pub admin: bool,
+    answer: Answer,
+}
+
+impl HandedOver {
+    /// Says so to who has asked for it: once the administration side takes no more questions, or the next one would be answered
+    /// by this process.
+    pub fn tell(self) {
+        if let Some(answer) = self.answer {
+            let _ = answer.send(Ok(self.pid));
+        }
+    }
+}
+
+/// How the upgrade under way went, if there is one.
+pub(super) async fn next(upgrading: &mut Option<Upgrading>) -> Result<Successor, String> {
+    match upgrading {
+        Some(Upgrading { outcome, .. }) => {
+            outcome.await.unwrap_or_else(|_| Err("starting the new process broke off: see the log".to_owned()))
+        }
+        None => std::future::pending().await,
+    }
+}
+
+impl Control {
+    /// Starts a successor.
+    pub(super) fn upgrade(&mut self, answer: Answer) {
+        let begun = match self.parts.running.file.load().path.clone() {
+            _ if self.state != State::Serving => Err("this process takes no clients any more".to_owned()),
+            _ if self.upgrading.is_some() => Err("an upgrade is under way already".to_owned()),
+            None => {
+                Err("this configuration is built in: there is nothing that a new process could take over".to_owned())
+            }
+            Some(config) => self.begin(config).map_err(|error| format!("cannot begin: {error}")),
+        };
+        match begun {
+            Ok(outcome) => {
+                log::info!("upgrade: starting a new process");
+                self.upgrading = Some(Upgrading { outcome, answer });
+            }
+            Err(why) => refuse(answer, why),
+        }
+    }
+
+    fn begin(&self, config: std::path::PathBuf) -> std::io::Result<oneshot::Receiver<Result<Successor, String>>> {
+        let Parts { estate, listeners, invocation, .. } = &self.parts;
+        Successor::start(invocation, estate.with(listeners.duplicate()?)?, config)
+    }
+
+    /// A successor serves, or there is none.
+    pub(super) fn hand_over(&mut self, outcome: Result<Successor, String>) -> Option<HandedOver> {
+        let answer = self.upgrading.take().and_then(|upgrading| upgrading.answer);
+        let Successor { pid, admin } = match outcome {
+            Ok(successor) => successor,
+            Err(why) => {
+                refuse(answer, why);
+                return None;
+            }
+        };
+        let Parts { listeners, commanders, sessions, .. } = &mut self.parts;
+        if let Err(error) = listeners.hand_over(commanders) {
+            log::error!("a worker goes on accepting clients: {error}");
+        }
+        log::info!(
+            "upgraded: process {pid} serves; {} sessions stay here until they end, however long they last",
+            sessions.taken()
+        );
+        self.state = State::HandedOver;
+        self.tell_all(|| Command::Stop);
+        self.rest();
+        Some(HandedOver { pid, admin, answer })
+    }
+
+    /// Probes no more once another process serves and nobody here waits for the first ones.
+    pub(super) fn rest(&mut self) {
+        if self.state == State::HandedOver && !self.parts.fleet.is_starting() {
+            self.prober.keep(|_| false);
+        }
+    }
+}
+
+fn refuse(answer: Answer, why: String) {
+    log::error!("not upgraded, this process serves on: {why}");
+    if let Some(answer) = answer {
+        let _ = answer.send(Err(why));
+    }
+}

@@ -1,0 +1,149 @@
+//! What the service manager (systemd) sees, played by the test: notifications, the watchdog, sockets that it passes.
+
+use std::os::unix::net::UnixDatagram;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::harness::{Backend, Balancer, Kills, Machine, PATIENCE, Setup, connect, exchange, program, wait_until};
+
+/// The manager's end: what it was told so far.
+struct Manager {
+    socket: UnixDatagram,
+    told: Vec<String>,
+}
+
+impl Manager {
+    fn new(setup: &Setup) -> Self {
+        let socket = UnixDatagram::bind(setup.directory().join("notify")).expect("a notification socket");
+        socket.set_read_timeout(Some(Duration::from_millis(50))).expect("a timeout");
+        Self { socket, told: Vec::new() }
+    }
+
+    /// Takes in what has been said since.
+    fn listen(&mut self) {
+        let mut buffer = [0; 4096];
+        while let Ok(length) = self.socket.recv(&mut buffer) {
+            self.told.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
+        }
+    }
+
+    /// Waits until a message has this line.
+    #[track_caller]
+    fn hears(&mut self, line: &str) -> String {
+        let mut found = None;
+        wait_until(&format!("the manager hears {line}"), PATIENCE, || {
+            self.listen();
+            found = self.told.iter().find(|message| message.lines().any(|own| own.starts_with(line))).cloned();
+            found.is_some()
+        });
+        found.expect("it was heard")
+    }
+}
+
+fn start(machine: &Machine, setup: Setup) -> (Manager, Balancer) {
+    let manager = Manager::new(&setup);
+    let path = setup.directory().join("notify");
+    (manager, machine.start(setup.variable("NOTIFY_SOCKET", path.display())))
+}
+
+#[test]
+fn it_hears_of_the_start_of_reloads_of_states_and_of_the_stop() {
+    let machine = Machine::shared();
+    let a = Backend::echo();
+    let (mut manager, mut balancer) = start(&machine, Setup::new().backend("a", a.address));
+    let ready = manager.hears("READY=1");
+    assert!(ready.contains("STATUS=1 services, 1 of 1 backends up; generation 1"), "{ready}");
+    manager.told.clear();
+    balancer.reload();
+    manager.hears("RELOADING=1");
+    assert!(manager.hears("MONOTONIC_USEC=").contains("RELOADING=1"));
+    manager.hears("READY=1");
+    manager.hears("STATUS=1 services, 1 of 1 backends up; generation 2");
+    manager.told.clear();
+    balancer.edit("listen:", "lisetn:");
+    balancer.reload_refused();
+    manager.hears("RELOADING=1");
+    manager.hears("READY=1");
+    let client = connect(balancer.address());
+    exchange(&client);
+    balancer.signal(Signal::TERM);
+    manager.hears("STOPPING=1");
+    drop(client);
+    assert_eq!(balancer.wait(PATIENCE).0, Some(0));
+}
+
+#[test]
+fn it_hears_which_process_takes_over() {
+    let machine = Machine::shared();
+    let a = Backend::echo();
+    let (mut manager, mut balancer) = start(&machine, Setup::new().backend("a", a.address));
+    manager.hears("READY=1");
+    manager.told.clear();
+    balancer.upgrade();
+    manager.hears(&format!("MAINPID={}", balancer.number("/pid")));
+    manager.hears("READY=1");
+    let order: Vec<_> = manager.told.iter().map(|message| message.split('=').next().unwrap_or_default()).collect();
+    assert_eq!(order[..2], ["MAINPID", "READY"], "who is not the main process is not listened to: {:?}", manager.told);
+    balancer.stop();
+}
+
+#[test]
+fn the_watchdog_is_fed_while_every_worker_makes_progress_and_no_longer() {
+    let machine = Machine::alone();
+    let a = Backend::echo();
+    let setup = Setup::new().backend("a", a.address).variable("WATCHDOG_USEC", 600_000);
+    let (mut manager, balancer) = start(&machine, setup);
+    let fed = |manager: &mut Manager, time: Duration| {
+        manager.told.clear();
+        let start = Instant::now();
+        while start.elapsed() < time {
+            manager.listen();
+        }
+        manager.told.iter().filter(|message| message.contains("WATCHDOG=1")).count()
+    };
+    manager.hears("WATCHDOG=1");
+    let count = fed(&mut manager, Duration::from_secs(2));
+    assert!((5..=12).contains(&count), "{count} times in 2 s, 10 are due");
+    // One thread of the process is held as by a debugger; all others go on.
+    let worker = balancer.process().thread("worker-1");
+    let script = "import ctypes, sys, time\n\
+                  trace = ctypes.CDLL(None, use_errno=True).ptrace\n\
+                  trace.argtypes = [ctypes.c_long] * 4\n\
+                  assert trace(0x4206, int(sys.argv[1]), 0, 0) == 0, ctypes.get_errno()\n\
+                  assert trace(0x4207, int(sys.argv[1]), 0, 0) == 0, ctypes.get_errno()\n\
+                  print('held', flush=True)\n\
+                  time.sleep(60)\n";
+    let mut holder = Command::new(program("python3"));
+    holder.arg("-c").arg(script).arg(worker.to_string()).stdout(Stdio::piped());
+    let mut holder = Kills(holder.spawn().expect("starting python3"));
+    let mut line = [0; 5];
+    std::io::Read::read_exact(holder.0.stdout.as_mut().expect("its output"), &mut line).expect("the thread is held");
+    // One feeding may be due for what was done before.
+    fed(&mut manager, Duration::from_millis(500));
+    assert_eq!(fed(&mut manager, Duration::from_secs(2)), 0, "it is fed while a worker hangs");
+    assert!(balancer.has_logged("1] makes no progress"));
+    drop(holder);
+    manager.told.clear();
+    manager.hears("WATCHDOG=1");
+    balancer.stop();
+}
+
+#[test]
+fn sockets_that_it_passes_are_used_also_where_the_balancer_could_not_bind_them() {
+    let machine = Machine::shared();
+    let a = Backend::named("a");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let setup = Setup::new().listen(address).backend("a", a.address).passed(listener);
+    let mut balancer = machine.start(setup);
+    let names: Vec<_> = (0..20).map(|_| crate::harness::served_by(address)).collect();
+    assert_eq!(names, ["a"; 20]);
+    // They outlive a reload and an upgrade as all others do.
+    balancer.reload();
+    balancer.upgrade();
+    assert_eq!(crate::harness::served_by(address), "a");
+    balancer.await_no_session();
+    balancer.stop();
+}
