@@ -341,6 +341,11 @@ impl Open {
 }
 
 impl ListenError {
+    /// Somebody listens there.
+    pub(super) fn is_in_use(&self) -> bool {
+        self.error.kind() == io::ErrorKind::AddrInUse
+    }
+
     fn new(service: &Arc<str>, listen: &Listen, error: io::Error) -> Self {
         Self { service: Arc::clone(service), address: listen.to_string(), hint: hint(&error), error }
     }

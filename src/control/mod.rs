@@ -40,6 +40,8 @@ use crate::table::Places;
 
 /// After the drain's deadline, sessions are reset at once; a worker that needs longer than this hangs.
 const ENDING: Duration = Duration::from_secs(5);
+/// The listeners of a process that was killed are in use until the kernel has taken its rings down: about 10 ms later.
+const TEARDOWN: Duration = Duration::from_secs(1);
 /// How often it is seen whether what a reload removed still has sessions.
 const TIDY: Duration = Duration::from_millis(250);
 
@@ -145,7 +147,13 @@ impl Control {
     /// # Errors
     /// An address that cannot be had.
     pub fn prepare(&self) -> Result<Prepared, ListenError> {
-        self.parts.listeners.prepare(&self.parts.config)
+        let start = Instant::now();
+        loop {
+            match self.parts.listeners.prepare(&self.parts.config) {
+                Err(error) if error.is_in_use() && start.elapsed() < TEARDOWN => std::thread::sleep(TEARDOWN / 200),
+                outcome => return outcome,
+            }
+        }
     }
 
     /// Has the workers accept clients.

@@ -223,3 +223,28 @@ fn clients_that_wait_to_be_accepted_at_a_stop_are_served() {
     drop(clients);
     assert_eq!(balancer.wait(PATIENCE).0, Some(0));
 }
+
+#[test]
+fn after_a_sudden_death_a_new_process_listens_again_within_200_ms_of_its_start() {
+    let machine = Machine::alone();
+    let backend = Backend::echo();
+    let port = crate::harness::free_port();
+    let setup = Setup::new();
+    let socket = setup.directory().join("web.sock");
+    let listen = [format!("127.0.0.1:{port}"), format!("unix:{}", socket.display())];
+    let setup = setup.listen_on(&listen.each_ref().map(String::as_str)).backend("a", backend.address);
+    let mut balancer = machine.start(setup);
+    for _ in 0..5 {
+        // Open sessions, whose addresses the dead process leaves in the kernel.
+        let clients: Vec<_> = (0..20).map(|_| balancer.connect()).collect();
+        clients.iter().for_each(exchange);
+        let took = balancer.die_and_start_again();
+        let client = balancer.connect();
+        exchange(&client);
+        let said = balancer.log_line("ready: ").expect("it is ready");
+        assert!(took < Duration::from_millis(200), "{took:?} until {said}");
+        std::os::unix::net::UnixStream::connect(&socket).expect("the Unix socket of the dead is replaced");
+    }
+    balancer.await_no_session();
+    balancer.stop();
+}

@@ -8,7 +8,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -38,31 +38,25 @@ impl Balancer {
     pub(super) fn start(setup: Setup) -> Self {
         let config = setup.directory().join("balancer.yaml");
         std::fs::write(&config, setup.yaml()).expect("writing the configuration");
-        let mut command = match &setup.passed {
-            Some(listener) => passing(listener, command_for(&setup)),
-            None => command_for(&setup),
-        };
-        command.arg("run").arg("--config").arg(&config).env("BALANCER_LOG", "info");
-        command.envs(setup.environment.iter().map(|(name, value)| (name, value)));
-        if setup.passed.is_none() {
-            command.stdin(Stdio::null());
-        }
-        command.stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut spawn = || command.spawn().expect("starting the balancer");
-        let mut child = match &setup.inside {
-            Some(namespaces) => namespaces.near().run(spawn),
-            None => spawn(),
-        };
         let log = Arc::new(Mutex::new(Log::default()));
-        let (stderr, sink) = (child.stderr.take(), Arc::clone(&log));
-        std::thread::spawn(move || {
-            for line in stderr.into_iter().flat_map(|stderr| BufReader::new(stderr).lines()).map_while(Result::ok) {
-                sink.lock().unwrap_or_else(PoisonError::into_inner).add(line);
-            }
-        });
-        let mut balancer = Self { child: Kills(child), successor: None, setup, log };
+        let mut balancer = Self { child: spawn(&setup, &log), successor: None, setup, log };
         balancer.wait_until_it_serves();
         balancer
+    }
+
+    /// Kills it as the kernel does, and starts it again: how long the new process took until a client was let in.
+    pub(crate) fn die_and_start_again(&mut self) -> Duration {
+        let address = self.address();
+        self.child.kill();
+        let start = Instant::now();
+        self.child = spawn(&self.setup, &self.log);
+        while TcpStream::connect(address).is_err() {
+            assert!(start.elapsed() < PATIENCE, "it does not listen");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let took = start.elapsed();
+        self.wait_until_it_serves();
+        took
     }
 
     fn wait_until_it_serves(&mut self) {
@@ -348,6 +342,32 @@ impl Log {
         }
         self.last.push_back(line);
     }
+}
+
+/// Starts the program on its configuration; what it says goes to `log`.
+fn spawn(setup: &Setup, log: &Arc<Mutex<Log>>) -> Kills {
+    let mut command = match &setup.passed {
+        Some(listener) => passing(listener, command_for(setup)),
+        None => command_for(setup),
+    };
+    command.arg("run").arg("--config").arg(setup.directory().join("balancer.yaml")).env("BALANCER_LOG", "info");
+    command.envs(setup.environment.iter().map(|(name, value)| (name, value)));
+    if setup.passed.is_none() {
+        command.stdin(Stdio::null());
+    }
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut spawn = || command.spawn().expect("starting the balancer");
+    let mut child = match &setup.inside {
+        Some(namespaces) => namespaces.near().run(spawn),
+        None => spawn(),
+    };
+    let (stderr, sink) = (child.stderr.take(), Arc::clone(log));
+    std::thread::spawn(move || {
+        for line in stderr.into_iter().flat_map(|stderr| BufReader::new(stderr).lines()).map_while(Result::ok) {
+            sink.lock().unwrap_or_else(PoisonError::into_inner).add(line);
+        }
+    });
+    Kills(child)
 }
 
 /// The same program with a listening socket as its descriptor 3, and told so: sd_listen_fds(3).

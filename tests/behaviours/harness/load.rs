@@ -5,7 +5,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread::{JoinHandle, spawn};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::stream::{Bytes, receive_to_end, seed, send_in};
 use super::{End, PATIENCE, patient, wait_until};
@@ -14,6 +14,7 @@ use super::{End, PATIENCE, patient, wait_until};
 pub(crate) struct Load {
     over: Arc<AtomicBool>,
     served: Arc<AtomicU64>,
+    since: Instant,
     clients: Vec<JoinHandle<Result<(), String>>>,
     streams: Vec<JoinHandle<()>>,
 }
@@ -37,7 +38,7 @@ impl Load {
             spawn(move || long(address, &over))
         };
         let (clients, streams) = ((0..clients).map(client).collect(), (0..streams).map(stream).collect());
-        Self { over, served, clients, streams }
+        Self { over, served, since: Instant::now(), clients, streams }
     }
 
     /// Short connections served so far.
@@ -61,6 +62,8 @@ impl Load {
     #[track_caller]
     pub(crate) fn stop(self) -> u64 {
         self.over.store(true, SeqCst);
+        let (served, time) = (self.served(), self.since.elapsed());
+        eprintln!("{served} short connections in {time:?}: {:.0} a second", served as f64 / time.as_secs_f64());
         let failed: Vec<_> =
             self.clients.into_iter().filter_map(|client| client.join().expect("a client").err()).collect();
         assert!(failed.is_empty(), "{} clients have failed: {failed:?}", failed.len());
