@@ -75,3 +75,10 @@ install_missing() {
   mapfile -t packages < <(missing_packages "$@")
   ((${#packages[@]} == 0)) || die "installed, but still without what these should bring: ${packages[*]}"
 }
+
+# own_mirror: where this machine's Debian or Ubuntu packages come from.
+own_mirror() {
+  # shellcheck disable=SC2016 # the format is apt's own
+  apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null | grep -v security | head -n1 | grep . ||
+    printf 'http://deb.debian.org/debian\n'
+}

@@ -10,7 +10,7 @@ usage() {
 Usage: scripts/test.sh [--no-install] [FILTER...]
 
 Runs all tests, then the behaviours of the real program again with BALANCER_DISABLE=all, which is how older kernels are
-tested. FILTERs go to the test programs, and select tests by a part of their name.
+tested, then scripts/package-test.sh (as root). FILTERs go to the test programs, and select tests by a part of their name.
 
 On Debian and Ubuntu the real servers and tools that the tests drive are installed first where they are missing (as root
 or through sudo); none of them is started or enabled as a service. --no-install leaves that out.
@@ -34,7 +34,7 @@ command -v cargo >/dev/null || die "needs Rust (cargo); https://rustup.rs instal
 
 if [[ -n $install ]]; then
   install_missing cc:gcc '/usr/include/stdlib.h:libc6-dev' \
-    ip:iproute2 nft:nftables ethtool:ethtool setpriv:util-linux ps:procps curl:curl python3:python3 \
+    ip:iproute2 nft:nftables ethtool:ethtool setpriv:util-linux ps:procps curl:curl python3:python3 systemd-analyze:systemd groff:groff-base \
     nginx:nginx redis-server:redis-server redis-benchmark:redis-tools wrk:wrk iperf3:iperf3 \
     '/usr/lib/postgresql/*/bin/initdb:postgresql' '/usr/lib/postgresql/*/bin/pgbench:postgresql-contrib'
 fi
@@ -62,7 +62,15 @@ failures() { sum failed; }
 run "all tests"
 BALANCER_DISABLE=all run "the behaviours again, without optional kernel features" --test behaviours
 
+package_passed=0
+if ((EUID == 0 && ${#filters[@]} == 0)) && [[ -n $install ]] && command -v apt-get >/dev/null; then
+  say "== the Debian package"
+  if scripts/package-test.sh; then package_passed=1; else broken=$((broken + 1)); fi
+else
+  say "the Debian package is tested only as root, without filters, and on Debian or Ubuntu: scripts/package-test.sh"
+fi
+
 failed=$(($(failures) + broken))
 if ((broken)); then say "$broken of the runs ended without a result for every test; why stands above"; fi
-printf '%s passed, %s failed\n' "$(sum passed)" "$failed"
+printf '%s passed, %s failed\n' "$(($(sum passed) + package_passed))" "$failed"
 ((failed == 0))

@@ -21,9 +21,14 @@ const BACKLOG: i32 = 128;
 /// The socket of a balancer that root runs.
 pub const SYSTEM_SOCKET: &str = "/run/balancer/admin.sock";
 
-/// Where the socket is when nobody says: of the system for root, of the user for everybody else.
+/// Where the socket is when nobody says: in the runtime directory that the service manager has made (systemd.exec(5)); else of the
+/// system for root, of the user for everybody else.
 pub fn default_socket() -> PathBuf {
-    if geteuid().is_root() { SYSTEM_SOCKET.into() } else { user_socket() }
+    match std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from) {
+        Some(directory) if directory.is_absolute() => directory.join("admin.sock"),
+        _ if geteuid().is_root() => SYSTEM_SOCKET.into(),
+        _ => user_socket(),
+    }
 }
 
 /// The socket of an ordinary user, and of `demo`: in `$XDG_RUNTIME_DIR`, or where that is not set in a directory below `/tmp`

@@ -2,8 +2,10 @@
 
 mod check;
 mod client;
+mod completions;
 mod demo;
 mod log;
+mod man;
 mod reload;
 mod run;
 mod status;
@@ -14,7 +16,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::app::{self, Program};
 use crate::config::{self, Loaded};
@@ -38,6 +40,8 @@ enum Command {
     Status(status::Arguments),
     Reload(reload::Arguments),
     Upgrade(upgrade::Arguments),
+    Completions(completions::Arguments),
+    Man(man::Arguments),
 }
 
 /// Does what the arguments of this process ask for. Wrong usage ends the process with 2.
@@ -49,7 +53,14 @@ pub fn main() -> ExitCode {
         Command::Status(arguments) => status::run(&arguments).unwrap_or_else(|error| failed(&error)),
         Command::Reload(arguments) => reload::run(&arguments).unwrap_or_else(|error| failed(&error)),
         Command::Upgrade(arguments) => upgrade::run(&arguments).unwrap_or_else(|error| failed(&error)),
+        Command::Completions(arguments) => completions::run(&arguments).unwrap_or_else(|error| failed(&error)),
+        Command::Man(arguments) => man::run(&arguments).unwrap_or_else(|error| failed(&error)),
     }
+}
+
+/// The whole command line, to make other things from.
+fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs a program until it ends, and says why it did where that was not asked for.
