@@ -1,12 +1,11 @@
 //! What the service manager (systemd) sees, played by the test: notifications, the watchdog, sockets that it passes.
 
 use std::os::unix::net::UnixDatagram;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::harness::{Backend, Balancer, Kills, Machine, PATIENCE, Setup, connect, exchange, program, wait_until};
+use crate::harness::{Backend, Balancer, Machine, PATIENCE, Setup, connect, exchange, wait_until};
 
 /// The manager's end: what it was told so far.
 struct Manager {
@@ -106,20 +105,7 @@ fn the_watchdog_is_fed_while_every_worker_makes_progress_and_no_longer() {
     manager.hears("WATCHDOG=1");
     let count = fed(&mut manager, Duration::from_secs(2));
     assert!((5..=12).contains(&count), "{count} times in 2 s, 10 are due");
-    // One thread of the process is held as by a debugger; all others go on.
-    let worker = balancer.process().thread("worker-1");
-    let script = "import ctypes, sys, time\n\
-                  trace = ctypes.CDLL(None, use_errno=True).ptrace\n\
-                  trace.argtypes = [ctypes.c_long] * 4\n\
-                  assert trace(0x4206, int(sys.argv[1]), 0, 0) == 0, ctypes.get_errno()\n\
-                  assert trace(0x4207, int(sys.argv[1]), 0, 0) == 0, ctypes.get_errno()\n\
-                  print('held', flush=True)\n\
-                  time.sleep(60)\n";
-    let mut holder = Command::new(program("python3"));
-    holder.arg("-c").arg(script).arg(worker.to_string()).stdout(Stdio::piped());
-    let mut holder = Kills(holder.spawn().expect("starting python3"));
-    let mut line = [0; 5];
-    std::io::Read::read_exact(holder.0.stdout.as_mut().expect("its output"), &mut line).expect("the thread is held");
+    let holder = balancer.process().hold("worker-1");
     // One feeding may be due for what was done before.
     fed(&mut manager, Duration::from_millis(500));
     assert_eq!(fed(&mut manager, Duration::from_secs(2)), 0, "it is fed while a worker hangs");

@@ -1,14 +1,15 @@
 //! Clients that wait for a place: first come, first served, none forgotten, none too many.
 
-use std::io::Read;
-use std::net::TcpStream;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use socket2::{Domain, Socket, Type};
 
 use crate::harness::{
     Backend, Balancer, Machine, PATIENCE, Port, Setup, admitted, assert_ends_with_reset, assert_took, connect,
-    exchange, reset, served_by, wait_until,
+    exchange, patient, reset, served_by, wait_until,
 };
 
 /// Clients that have arrived one after the other, and wait; `inside` are in the service already.
@@ -66,6 +67,59 @@ fn those_who_wait_are_served_in_the_order_of_their_arrival_one_for_each_freed_pl
     }
     assert_eq!((a.peak(), a.total()), (1, 21));
     balancer.stop_after(serving);
+}
+
+/// A client from this port, which the kernel gives to the same worker each time.
+fn connect_from(port: u16, address: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.set_reuse_address(true).expect("SO_REUSEADDR");
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], port)).into()).expect("binding a client's port");
+    socket.connect(&address.into()).expect("connecting");
+    patient(socket.into())
+}
+
+#[test]
+fn free_places_are_for_those_who_came_first_also_while_their_worker_is_busy() {
+    // Alone, or others take the ports meanwhile.
+    let machine = Machine::alone();
+    let a = Backend::named("a");
+    let balancer = machine.start(setup(&a, 30, "size: 100, timeout: 60s"));
+    let address = balancer.address();
+    // Which ports the kernel gives to which worker: those of the one that is held hear nothing.
+    let clients: Vec<_> = (0..16).map(|_| admitted(address).expect("served").0).collect();
+    let held = balancer.process().hold("worker-1");
+    let (mut busy, mut free) = (Vec::new(), Vec::new());
+    for client in &clients {
+        client.set_read_timeout(Some(Duration::from_millis(300))).expect("a timeout");
+        (&*client).write_all(b"x").expect("speaking");
+        let port = client.local_addr().expect("an address").port();
+        if (&*client).read(&mut [0]).is_ok() { free.push(port) } else { busy.push(port) }
+    }
+    assert!(!busy.is_empty() && free.len() >= 4, "the kernel gives all to one worker: {busy:?} {free:?}");
+    drop(held);
+    clients.into_iter().for_each(reset);
+    balancer.await_no_session();
+    balancer.edit("max_connections: 30", "max_connections: 2");
+    balancer.reload();
+
+    let inside = [free[0], free[1]].map(|port| connect_from(port, address));
+    inside.iter().for_each(|client| assert_eq!(name_for(client), "a"));
+    let first = connect_from(busy[0], address);
+    balancer.await_number("/services/web/queued", 1);
+    let held = balancer.process().hold("worker-1");
+    inside.map(reset);
+    balancer.await_number("/services/web/backends/a/connections", 0);
+    let late = [connect_from(free[2], address), connect_from(free[3], address)];
+    balancer.await_number("/services/web/queued", 3);
+    late.iter().for_each(assert_waits);
+    drop(held);
+    assert_eq!(name_for(&first), "a");
+    // Both places were told to the first of the line alone. His worker passes the other one on.
+    assert_eq!(name_for(&late[0]), "a");
+    assert_waits(&late[1]);
+    drop((first, late));
+    balancer.await_no_session();
+    balancer.stop();
 }
 
 #[test]

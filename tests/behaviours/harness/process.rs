@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::process::{Child, ExitStatus};
+use std::io::Read as _;
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 
+use super::tools::program;
 use super::wait::wait_until;
 
 /// A process as /proc shows it.
@@ -68,9 +70,28 @@ impl Process {
             .expect("setting another process's descriptor limit");
     }
 
+    /// Holds one of its threads as a debugger does, until the result is dropped; all others go on.
+    #[track_caller]
+    pub(crate) fn hold(self, thread: &str) -> Kills {
+        // PTRACE_SEIZE and PTRACE_INTERRUPT; the end of the tracer lets the thread go: ptrace(2).
+        const SCRIPT: &str = "import ctypes, sys, time\n\
+            trace = ctypes.CDLL(None, use_errno=True).ptrace\n\
+            trace.argtypes = [ctypes.c_long] * 4\n\
+            assert trace(0x4206, int(sys.argv[1]), 0, 0) == 0, ctypes.get_errno()\n\
+            assert trace(0x4207, int(sys.argv[1]), 0, 0) == 0, ctypes.get_errno()\n\
+            print('held', flush=True)\n\
+            time.sleep(60)\n";
+        let mut tracer = Command::new(program("python3"));
+        tracer.args(["-c", SCRIPT]).arg(self.thread(thread).to_string()).stdout(Stdio::piped());
+        let mut tracer = Kills(tracer.spawn().expect("starting python3"));
+        let said = tracer.0.stdout.as_mut().map(|output| output.read_exact(&mut [0; 5]));
+        said.expect("its output").expect("the thread is held");
+        tracer
+    }
+
     /// The number of its thread of this name.
     #[track_caller]
-    pub(crate) fn thread(self, name: &str) -> u32 {
+    fn thread(self, name: &str) -> u32 {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.0)).expect("the process runs").flatten();
         let is_it =
             |task: &fs::DirEntry| fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.trim() == name);
