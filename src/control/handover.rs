@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! running process                                    its successor (the same program path, the same arguments)
-//!   starts it, with a channel as its standard input ─►
+//!   starts it, with a channel as its standard input ─►  starts itself once more and ends: what remains is nobody's
+//!                                                      child but the system's, and the service manager hears of its end
+//!                                                  ◄── hello
 //!   every listening socket ─────────────────────────►  reads the configuration, starts workers, binds what is new
 //!                                                  ◄── ready (or why not: then the running process serves on)
 //!   go ─────────────────────────────────────────────►  accepts clients
@@ -16,6 +18,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -28,18 +31,25 @@ use super::listeners::Inherited;
 use super::manager;
 use crate::config::{self, Listen};
 use crate::sys::channel::Channel;
+use crate::sys::process;
 
 /// Set where the standard input is a channel to the process that runs until now.
 const VARIABLE: &str = "BALANCER_HANDOVER";
+/// Its value for the process that only starts the successor,
+const DETACH: &str = "detach";
+/// and for the successor.
+const TAKE_OVER: &str = "take over";
 /// A successor must be ready by then.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// A successor that was told to end is killed then.
+/// A process that should end is killed then.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// What is said.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Message {
+    /// The successor lives.
+    Hello { pid: u32 },
     /// Sockets that listen, which come with the packet.
     Sockets(Sockets),
     /// There are no more of them.
@@ -50,6 +60,8 @@ enum Message {
     Failed { why: String },
     /// The successor is to begin.
     Go,
+    /// It is not wanted any more.
+    Leave,
     /// It has begun.
     Serving,
 }
@@ -161,10 +173,13 @@ impl Predecessor {
     /// # Errors
     /// The variable that says so is set, but nothing comes.
     pub fn find() -> io::Result<Option<(Self, Estate)>> {
-        if std::env::var_os(VARIABLE).is_none() {
-            return Ok(None);
+        match std::env::var_os(VARIABLE) {
+            None => return Ok(None),
+            Some(role) if role == DETACH => detach()?,
+            Some(_) => {}
         }
         let channel = Channel::from_stdin()?;
+        say(&channel, &Message::Hello { pid: std::process::id() }, &[])?;
         let mut estate = Estate::default();
         loop {
             match hear(&channel, PATIENCE)? {
@@ -182,7 +197,7 @@ impl Predecessor {
     pub fn ready(&self, admin: bool) -> io::Result<()> {
         match say(&self.0, &Message::Ready { admin }, &[]).and_then(|()| hear(&self.0, PATIENCE)) {
             Ok(Some((Message::Go, _)) | None) => Ok(()),
-            Ok(Some(_)) => Err(io::ErrorKind::InvalidData.into()),
+            Ok(Some(_)) => Err(io::Error::other("it serves on")),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             Err(error) => Err(error),
         }
@@ -246,52 +261,51 @@ impl Successor {
         let invocation = invocation.clone();
         thread::Builder::new().name("upgrade".to_owned()).spawn(move || {
             let begun = Self::prepare(&invocation, &estate, &config)
-                .and_then(|(child, channel, admin)| Self::begin(child, &channel, admin, !done.is_closed()));
+                .and_then(|(channel, pid, admin)| Self::begin(&channel, pid, admin, !done.is_closed()));
             let _ = done.send(begun);
         })?;
         Ok(outcome)
     }
 
-    fn prepare(invocation: &Invocation, estate: &Estate, config: &Path) -> Result<(Child, Channel, bool), String> {
+    fn prepare(invocation: &Invocation, estate: &Estate, config: &Path) -> Result<(Channel, u32, bool), String> {
         // The new process would find the same, but could only say it in the log.
         config::load(config).map_err(|report| format!("{report}\n{}", report.conclusion()))?;
         let program = invocation.program.display();
         let (channel, other) = Channel::pair().map_err(|error| format!("cannot make a channel: {error}"))?;
         let mut command = Command::new(&invocation.program);
-        command.args(&invocation.arguments).env(VARIABLE, "1").env_remove("WATCHDOG_PID").stdin(Stdio::from(other));
+        command.args(&invocation.arguments).env(VARIABLE, DETACH).env_remove("WATCHDOG_PID").stdin(Stdio::from(other));
         let mut child = command.spawn().map_err(|error| format!("cannot start {program}: {error}"))?;
         // Its end of the channel must be in nobody else's hands, or its death would not be heard of.
         drop(command);
+        let hello = hear(&channel, PATIENCE);
+        let detached = end(&mut child);
+        let Ok(Some((Message::Hello { pid }, _))) = hello else {
+            let status = detached.map_or_else(|error| error.to_string(), |status| status.to_string());
+            return Err(format!("{program} ended before it was ready ({status}): what it said is in the log"));
+        };
         match Self::wait(&channel, estate) {
-            Ok(admin) => Ok((child, channel, admin)),
+            Ok(admin) => Ok((channel, pid, admin)),
             Err(why) => {
-                drop(channel);
-                let status = end(&mut child);
-                Err(match why {
-                    Some(why) => format!("{program} cannot take over: {why}"),
-                    None => format!(
-                        "{program} was not ready within {PATIENCE:?} or ended before it was ({}): what it said is in the log",
-                        status.map_or_else(|error| error.to_string(), |status| status.to_string())
-                    ),
-                })
+                dismiss(&channel, pid);
+                Err(format!("{program} cannot take over: {why}"))
             }
         }
     }
 
-    /// Until it is ready: whether it has taken the admin socket; else why it cannot, if it says so.
-    fn wait(channel: &Channel, estate: &Estate) -> Result<bool, Option<String>> {
-        estate.send(channel).map_err(|_| None)?;
+    /// Until it is ready: whether it has taken the admin socket; else why it cannot.
+    fn wait(channel: &Channel, estate: &Estate) -> Result<bool, String> {
+        estate.send(channel).map_err(|error| format!("the sockets cannot be handed over: {error}"))?;
         match hear(channel, PATIENCE) {
             Ok(Some((Message::Ready { admin }, _))) => Ok(admin),
-            Ok(Some((Message::Failed { why }, _))) => Err(Some(why)),
-            Ok(Some(_)) => Err(Some("it says what nobody expects: is it another program?".to_owned())),
-            Ok(None) | Err(_) => Err(None),
+            Ok(Some((Message::Failed { why }, _))) => Err(why),
+            Ok(Some(_)) => Err("it says what nobody expects: is it another program?".to_owned()),
+            Ok(None) => Err("it ended before it was ready: what it said is in the log".to_owned()),
+            Err(_) => Err(format!("it was not ready within {PATIENCE:?}")),
         }
     }
 
     /// Lets one that is ready begin, if it is still wanted.
-    fn begin(mut child: Child, channel: &Channel, admin: bool, wanted: bool) -> Result<Self, String> {
-        let pid = child.id();
+    fn begin(channel: &Channel, pid: u32, admin: bool, wanted: bool) -> Result<Self, String> {
         let why = if wanted {
             // Before it begins: until then the service manager does not listen to it.
             manager::handed_over(pid);
@@ -305,13 +319,30 @@ impl Successor {
             "this process was told to stop".to_owned()
         };
         manager::handed_over(std::process::id());
-        let _ = child.kill();
-        let _ = child.wait();
+        dismiss(channel, pid);
         Err(why)
     }
 }
 
-/// Waits for the end of a process that has lost its channel, and kills it where it takes its time.
+/// Ends a successor that is not to serve: by a word, because its death must not be taken for this process's; then by force.
+fn dismiss(channel: &Channel, pid: u32) {
+    let _ = say(channel, &Message::Leave, &[]);
+    // It has the other end for as long as it lives: while that is open, the number cannot be another process's.
+    if matches!(hear(channel, GRACE), Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
+        process::kill(pid);
+    }
+}
+
+/// Starts this program once more and ends, so that the new process is the system's child.
+fn detach() -> io::Result<()> {
+    let mut command = Command::new(std::env::current_exe()?);
+    // The name by which this one was called tells the next where to look for its successor.
+    let mut arguments = std::env::args_os();
+    command.arg0(arguments.next().unwrap_or_default()).args(arguments).env(VARIABLE, TAKE_OVER).spawn()?;
+    std::process::exit(0);
+}
+
+/// Waits for the end of a process that has nothing more to do, and kills it where it takes its time.
 fn end(child: &mut Child) -> io::Result<ExitStatus> {
     let start = Instant::now();
     while start.elapsed() < GRACE {

@@ -37,6 +37,13 @@ pub fn passed_descriptors() -> Vec<OwnedFd> {
         .collect()
 }
 
+/// Kills a process, if there is one of this number.
+pub fn kill(pid: u32) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
+}
+
 /// Keeps the calling thread on one core.
 pub fn pin_to(core: usize) -> io::Result<()> {
     let mut set = CpuSet::new();

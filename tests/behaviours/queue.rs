@@ -86,7 +86,10 @@ fn free_places_are_for_those_who_came_first_also_while_their_worker_is_busy() {
     let balancer = machine.start(setup(&a, 30, "size: 100, timeout: 60s"));
     let address = balancer.address();
     // Which ports the kernel gives to which worker: those of the one that is held hear nothing.
-    let clients: Vec<_> = (0..16).map(|_| admitted(address).expect("served").0).collect();
+    // They are none that the kernel gives to connections of its own choice.
+    let base = fastrand::u16(12_000..30_000);
+    let clients: Vec<_> = (base..base + 16).map(|port| connect_from(port, address)).collect();
+    clients.iter().for_each(|client| assert_eq!(name_for(client), "a"));
     let held = balancer.process().hold("worker-1");
     let (mut busy, mut free) = (Vec::new(), Vec::new());
     for client in &clients {
@@ -107,7 +110,7 @@ fn free_places_are_for_those_who_came_first_also_while_their_worker_is_busy() {
     let first = connect_from(busy[0], address);
     balancer.await_number("/services/web/queued", 1);
     let held = balancer.process().hold("worker-1");
-    inside.map(reset);
+    inside.into_iter().for_each(reset);
     balancer.await_number("/services/web/backends/a/connections", 0);
     let late = [connect_from(free[2], address), connect_from(free[3], address)];
     balancer.await_number("/services/web/queued", 3);

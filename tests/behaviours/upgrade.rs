@@ -119,10 +119,10 @@ fn a_new_program_that_fails_leaves_the_old_one_serving_which_says_why() {
     let good = program.with_extension("good");
     run("cp", &[&program, &good]);
     install(&program, "echo broken >&2; exit 7");
-    refused(&balancer, "ended before it was (exit status: 7)");
+    refused(&balancer, "ended before it was ready (exit status: 7)");
     wait_until("what it said is in the log", PATIENCE, || balancer.has_logged("broken"));
     install(&program, "kill -9 $$");
-    refused(&balancer, "ended before it was (signal: 9 (SIGKILL))");
+    refused(&balancer, "ended before it was ready (signal: 9 (SIGKILL))");
     std::fs::remove_file(&program).expect("removing");
     refused(&balancer, "cannot start ");
 
