@@ -10,7 +10,7 @@ usage() {
 Usage: scripts/test.sh [--no-install] [FILTER...]
 
 Runs all tests, then the behaviours of the real program again with BALANCER_DISABLE=all, which is how older kernels are
-tested, then scripts/package-test.sh (as root). FILTERs go to the test programs, and select tests by a part of their name.
+tested, then, as root, the Debian package (scripts/package-test.sh, scripts/vm-test.sh). FILTERs go to the test programs, and select tests by a part of their name.
 
 On Debian and Ubuntu the real servers and tools that the tests drive are installed first where they are missing (as root
 or through sudo); none of them is started or enabled as a service. --no-install leaves that out.
@@ -62,15 +62,18 @@ failures() { sum failed; }
 run "all tests"
 BALANCER_DISABLE=all run "the behaviours again, without optional kernel features" --test behaviours
 
-package_passed=0
+package_tests=0
 if ((EUID == 0 && ${#filters[@]} == 0)) && [[ -n $install ]] && command -v apt-get >/dev/null; then
-  say "== the Debian package"
-  if scripts/package-test.sh; then package_passed=1; else broken=$((broken + 1)); fi
+  say "== the Debian package, in a clean root and in a virtual machine"
+  package=$(scripts/package.sh)
+  for test in package-test vm-test; do
+    if "scripts/$test.sh" --package "$package"; then package_tests=$((package_tests + 1)); else broken=$((broken + 1)); fi
+  done
 else
-  say "the Debian package is tested only as root, without filters, and on Debian or Ubuntu: scripts/package-test.sh"
+  say "the Debian package is tested only as root, without filters, on Debian or Ubuntu: scripts/package-test.sh, scripts/vm-test.sh"
 fi
 
 failed=$(($(failures) + broken))
 if ((broken)); then say "$broken of the runs ended without a result for every test; why stands above"; fi
-printf '%s passed, %s failed\n' "$(($(sum passed) + package_passed))" "$failed"
+printf '%s passed, %s failed\n' "$(($(sum passed) + package_tests))" "$failed"
 ((failed == 0))
