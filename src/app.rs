@@ -12,10 +12,9 @@ use jiff::Timestamp;
 use thiserror::Error;
 
 use crate::admin::{self, View};
-use crate::config::{AccessLog, Config, Listen};
+use crate::config::{self, Config, Listen};
 use crate::control::{
-    self, Capacity, Control, Estate, Fleet, Inherited, Invocation, Listeners, Outcome, Parts, Predecessor, Signals,
-    TooMany,
+    self, Capacity, Control, Estate, Fleet, Inherited, Invocation, Listeners, Parts, Predecessor, Signals, TooMany,
 };
 use crate::forward::{self, PIPES, Share, Worker};
 use crate::link::{self, Commander, Report};
@@ -119,16 +118,8 @@ fn serve(program: Program, predecessor: Option<&Predecessor>, estate: Estate) ->
     let table = Arc::clone(fleet.table());
     let counters = Arc::new(PerWorker::new(workers));
 
-    // Dropped last: what the workers have recorded is written before the process ends.
-    let (access_log, _writer) = match &config.access_log {
-        AccessLog::Off => None,
-        AccessLog::Stderr => Some(access_log::Target::Stderr),
-        AccessLog::File(path) => Some(access_log::Target::File(path.clone())),
-    }
-    .map(access_log::open)
-    .transpose()?
-    .unzip();
-
+    let (handle, writer) = control::open_access_log(&config.access_log)?;
+    let access_log = Arc::new(access_log::Log::new(handle));
     let running = Arc::new(Running::new(source));
     let view = Arc::new(View {
         table: Arc::clone(&table),
@@ -139,33 +130,17 @@ fn serve(program: Program, predecessor: Option<&Predecessor>, estate: Estate) ->
         counters: Arc::clone(&counters),
         pipes_max: (PIPES / workers).max(1) as u64 * workers as u64,
         descriptors_max: descriptors,
-        access_log: access_log.clone(),
+        access_log: Arc::clone(&access_log),
     });
-    let Estate { listeners: inherited, admin: inherited_admin, http: inherited_http } = estate;
+    let Estate { listeners: inherited, admin: admin_socket_left, http: http_left } = estate;
     let listeners = Listeners::new(workers, inherited).map_err(system("take over the listeners"))?;
-    let http = match (config.admin.http, inherited_http) {
-        (Some(address), Some((same, socket))) if address == same => Some(std::net::TcpListener::from(socket)),
-        (address, _) => address.map(admin::bind_http).transpose()?,
-    };
-    if let Some(address) = http.as_ref().and_then(|http| http.local_addr().ok()) {
-        log::info!("status and metrics on http://{address}, read-only");
-    }
-    let (admin, has_admin) = match inherited_admin {
-        Some((path, socket)) if path == admin_socket => (admin::Server::inherit(&path, socket)?, true),
-        _ => (admin::Server::bind(&admin_socket)?, false),
-    };
-    let admin = admin.with_http(http);
-    let (admin_copy, http_copy) =
-        admin.duplicate().map_err(system("keep the administration's sockets for a successor"))?;
-    let estate = Estate {
-        listeners: Vec::new(),
-        admin: Some((admin_socket, admin_copy)),
-        http: config.admin.http.zip(http_copy),
-    };
     let (orders, ordered) = link::orders();
-    let mut admin = admin.serve(view, orders).map_err(system("start the admin interface"))?;
+    let place = admin::Place { socket: admin_socket, http: config.admin.http };
+    let left = admin::Sockets { admin: admin_socket_left, http: http_left };
+    let mut doors = admin::Doors::new(place, left, view, orders)?;
+    let has_admin = doors.is_inherited();
     if predecessor.is_none() {
-        admin = admin.begin();
+        doors.begin();
     }
 
     let (reports, received) = link::reports();
@@ -185,7 +160,7 @@ fn serve(program: Program, predecessor: Option<&Predecessor>, estate: Estate) ->
         mailbox,
         reports: reports.clone(),
         bells: Arc::clone(&bells),
-        access_log: access_log.clone(),
+        access_log: Arc::clone(&access_log),
         narrate,
     };
     // A worker for each core keeps to it. Fewer are left to the scheduler, which puts them where their peers' bytes are in cache: with
@@ -201,6 +176,7 @@ fn serve(program: Program, predecessor: Option<&Predecessor>, estate: Estate) ->
         fleet,
         listeners,
         access_log,
+        writer,
         commanders,
         reports: received,
         orders: ordered,
@@ -210,23 +186,44 @@ fn serve(program: Program, predecessor: Option<&Predecessor>, estate: Estate) ->
         sessions,
         counters,
         invocation,
-        estate,
+        administration: Box::new(Administration(doors)),
     });
     let prepared = control.prepare().map_err(control::Failure::from)?;
     if let Some(predecessor) = predecessor {
         // From here on nothing fails that the other process could have been spared.
         predecessor.ready(has_admin).map_err(system("take over from the process that runs"))?;
-        admin = admin.begin();
     }
     control.open(prepared)?;
     predecessor.into_iter().for_each(Predecessor::serving);
-    if let Outcome::HandedOver(handed_over) = runtime.block_on(control.run())? {
-        admin.retire(handed_over.admin);
-        handed_over.tell();
-        drop(admin);
-        runtime.block_on(control.run())?;
+    Ok(runtime.block_on(control.run())?)
+}
+
+/// The administration interface in the control plane's hands.
+#[derive(Debug)]
+struct Administration(admin::Doors);
+
+impl control::Administration for Administration {
+    fn prepare(&mut self, config: &config::Admin) -> Result<(), String> {
+        let socket = config.socket.clone().unwrap_or_else(admin::default_socket);
+        self.0.prepare(admin::Place { socket, http: config.http }).map_err(|error| error.to_string())
     }
-    Ok(())
+
+    fn begin(&mut self) {
+        self.0.begin();
+    }
+
+    fn commit(&mut self) {
+        self.0.commit();
+    }
+
+    fn duplicate(&self) -> io::Result<Estate> {
+        let admin::Sockets { admin, http } = self.0.duplicate()?;
+        Ok(Estate { listeners: Vec::new(), admin, http })
+    }
+
+    fn retire(&mut self, inherited: bool) {
+        self.0.retire(inherited);
+    }
 }
 
 /// Starts a worker's thread and waits until it has its ring. However the thread ends, the control plane hears of it.

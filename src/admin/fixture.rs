@@ -49,6 +49,6 @@ pub(crate) fn view(services: &[&str], backends: &[&str]) -> Arc<View> {
         counters: Arc::new(PerWorker::new(WORKERS)),
         pipes_max: 64,
         descriptors_max: 20000,
-        access_log: None,
+        access_log: Arc::default(),
     })
 }

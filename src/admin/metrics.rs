@@ -45,7 +45,7 @@ fn process(text: &mut Text, view: &View) {
     single("pipes_max", "gauge", "Kernel pipes that may be held.", view.pipes_max);
     let refused = worker.sum(|w| w.pipes_refused.get());
     single("pipes_refused_total", "counter", "Bulk flows that went on by copying for want of a pipe.", refused);
-    let dropped = view.access_log_dropped();
+    let dropped = view.access_log.dropped();
     single("access_log_dropped_total", "counter", "Lines of the access log that were dropped.", dropped);
     let refused = worker.sum(|w| w.buffers_refused.get());
     single("buffers_refused_total", "counter", "Receives that had to wait for a free buffer.", refused);

@@ -1,6 +1,7 @@
 //! The administration interface: HTTP/1.1 on a Unix socket, and read-only on TCP where that is asked for. It is served by a
 //! thread of its own, so that a slow client delays nobody.
 
+mod doors;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod http;
@@ -31,6 +32,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, oneshot};
 
+pub use self::doors::{Doors, Place, Sockets};
 pub use self::http::bind as bind_http;
 use self::routes::Access;
 pub use self::routes::{ReloadAnswer, ReloadRequest, UpgradeAnswer};
@@ -57,6 +59,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Server {
     socket: socket::Bound,
     http: Option<std::net::TcpListener>,
+    inherited: bool,
     connections: usize,
     exchange: Duration,
 }
@@ -66,6 +69,8 @@ pub struct Server {
 #[derive(Debug)]
 pub struct Serving {
     begin: Option<oneshot::Sender<()>>,
+    /// Another process has left the socket.
+    inherited: bool,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
     /// `None`: another process has it now.
@@ -78,7 +83,13 @@ impl Server {
     /// # Errors
     /// Where another process answers there, something else is in the way, or the system refuses.
     pub fn bind(path: &Path) -> Result<Self, BindError> {
-        Ok(Self { socket: socket::Bound::new(path)?, http: None, connections: CONNECTIONS, exchange: EXCHANGE })
+        Ok(Self {
+            socket: socket::Bound::new(path)?,
+            http: None,
+            inherited: false,
+            connections: CONNECTIONS,
+            exchange: EXCHANGE,
+        })
     }
 
     /// A socket at `path` that listens already, because another process has left it.
@@ -90,7 +101,7 @@ impl Server {
         let listener = UnixStdListener::from(socket);
         listener.set_nonblocking(true).map_err(failed)?;
         let socket = socket::Bound { listener, file: SocketFile::of(path).map_err(failed)? };
-        Ok(Self { socket, http: None, connections: CONNECTIONS, exchange: EXCHANGE })
+        Ok(Self { socket, http: None, inherited: true, connections: CONNECTIONS, exchange: EXCHANGE })
     }
 
     /// The sockets once more, for another process: the Unix socket, and the TCP listener.
@@ -114,7 +125,7 @@ impl Server {
     /// # Errors
     /// What the system says when it gives no thread or no event queue.
     pub fn serve(self, view: Arc<View>, orders: Orders) -> io::Result<Serving> {
-        let Self { socket: socket::Bound { listener, file }, http, connections, exchange } = self;
+        let Self { socket: socket::Bound { listener, file }, http, inherited, connections, exchange } = self;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (socket, http) = {
             let _inside = runtime.enter();
@@ -147,19 +158,21 @@ impl Server {
                 let _ = tokio::time::timeout(exchange, answered).await;
             });
         })?;
-        Ok(Serving { begin: Some(begin), stop: Some(stop), thread: Some(thread), socket: Some(file) })
+        Ok(Serving { begin: Some(begin), inherited, stop: Some(stop), thread: Some(thread), socket: Some(file) })
     }
 }
 
 impl Serving {
     /// Begins to answer; until then clients wait.
-    #[must_use]
-    pub fn begin(mut self) -> Self {
+    pub fn begin(&mut self) {
         if let Some(begin) = self.begin.take() {
             // The thread waits for it.
             let _ = begin.send(());
         }
-        self
+    }
+
+    fn is_inherited(&self) -> bool {
+        self.inherited
     }
 
     /// Answers only those who have asked already. `inherited`: another process answers at its socket, which stays.
@@ -174,8 +187,8 @@ impl Serving {
 impl Drop for Serving {
     fn drop(&mut self) {
         // First the name, so that a client that comes too late is told so rather than cut off.
-        // Until it begins, another process may answer there.
-        if let (Some(socket), None) = (&self.socket, &self.begin)
+        // Until it begins, the one who left the socket answers there.
+        if let Some(socket) = self.socket.as_ref().filter(|_| !(self.inherited && self.begin.is_some()))
             && let Err(error) = socket.remove()
         {
             log::warn!("cannot remove the administration socket {}: {error}", socket.path().display());

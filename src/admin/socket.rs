@@ -68,6 +68,12 @@ pub enum BindError {
     /// Another process has it, but is too busy to be asked for its id.
     #[error("{} is already served by a process that does not answer: stop it, or give this one another admin.socket", .0.display())]
     Busy(PathBuf),
+    /// There is no thread for it.
+    #[error("cannot start the administration interface: {0}")]
+    Start(io::Error),
+    /// No descriptor is left.
+    #[error("cannot keep the administration's sockets for a successor: {0}")]
+    Duplicate(io::Error),
     /// Something that is no socket stands there.
     #[error("{} exists and is not a socket: remove it, or name another admin.socket", .0.display())]
     NotASocket(PathBuf),

@@ -195,7 +195,7 @@ impl Status {
             pipes_refused: view.counters.sum(|worker| worker.pipes_refused.get()),
             buffers_refused: view.counters.sum(|worker| worker.buffers_refused.get()),
             wakes: view.counters.sum(|worker| worker.wakes.get()),
-            access_log_dropped: view.access_log_dropped(),
+            access_log_dropped: view.access_log.dropped(),
             descriptors: descriptors(),
             descriptors_max: view.descriptors_max,
             config: ConfigStatus {

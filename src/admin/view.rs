@@ -32,15 +32,8 @@ pub struct View {
     pub pipes_max: u64,
     /// The limit of descriptors.
     pub descriptors_max: u64,
-    /// The access log, where there is one.
-    pub access_log: Option<access_log::Handle>,
-}
-
-impl View {
-    /// Lines of the access log that were dropped.
-    pub(super) fn access_log_dropped(&self) -> u64 {
-        self.access_log.as_ref().map_or(0, access_log::Handle::dropped)
-    }
+    /// The access log.
+    pub access_log: Arc<access_log::Log>,
 }
 
 /// A file is compared up to here; no configuration is longer.

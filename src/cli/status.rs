@@ -344,11 +344,9 @@ web: ok, 12 sessions open, 1044 in all, 0 refused
         let absent = target.get("/v1/status").unwrap_err().to_string();
         assert!(absent.contains("balancer run") && absent.contains("--socket"), "{absent}");
 
-        let serving = Server::bind(&socket)
-            .unwrap()
-            .serve(fixture::view(&["web"], &["web-01"]), crate::link::orders().0)
-            .unwrap()
-            .begin();
+        let server = Server::bind(&socket).unwrap();
+        let mut serving = server.serve(fixture::view(&["web"], &["web-01"]), crate::link::orders().0).unwrap();
+        serving.begin();
         let answer: Status = serde_json::from_slice(&target.get("/v1/status").unwrap()).unwrap();
         assert!(page(&answer, Timestamp::now(), false).contains("web-01"));
         let wrong = target.get("/v1/nothing").unwrap_err().to_string();

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Display;
 use std::net::SocketAddr;
 
-use super::{Backend, Balance, Config, Health, Listen, Probe, Service, WhenAllDown, duration};
+use super::{AccessLog, Backend, Balance, Config, Health, Listen, Probe, Service, WhenAllDown, duration};
 
 /// How many sessions are open with a service, or with one of its backends.
 pub trait Open {
@@ -127,8 +127,16 @@ fn settings(lines: &mut Vec<String>, whose: &str, old: &[Setting], new: &[Settin
     }
 }
 
-fn of_process(config: &Config) -> [Setting; 3] {
+fn of_process(config: &Config) -> [Setting; 6] {
+    let log = match &config.access_log {
+        AccessLog::Off => "off".to_owned(),
+        AccessLog::Stderr => "stderr".to_owned(),
+        AccessLog::File(path) => path.display().to_string(),
+    };
     [
+        ("admin.socket", or("default", config.admin.socket.as_ref().map(|path| path.display()))),
+        ("admin.http", or("none", config.admin.http)),
+        ("access_log", log),
         ("drain", duration::format(config.drain)),
         ("max_connections", or("auto", config.max_connections)),
         ("reload.guard", format!("{}%", config.reload.guard)),

@@ -90,22 +90,6 @@ pub struct Estate {
 }
 
 impl Estate {
-    /// The administration's sockets once more, with these listeners.
-    ///
-    /// # Errors
-    /// No descriptor is left.
-    pub(super) fn with(&self, listeners: Vec<Inherited>) -> io::Result<Self> {
-        let admin = match &self.admin {
-            Some((path, socket)) => Some((path.clone(), socket.try_clone()?)),
-            None => None,
-        };
-        let http = match &self.http {
-            Some((listen, socket)) => Some((*listen, socket.try_clone()?)),
-            None => None,
-        };
-        Ok(Self { listeners, admin, http })
-    }
-
     fn send(&self, channel: &Channel) -> io::Result<()> {
         for Inherited { listen, service, sockets } in &self.listeners {
             let whose = Sockets::Service {

@@ -26,12 +26,12 @@ use self::journal::Journal;
 pub use self::listeners::{Inherited, ListenError, Listeners, Prepared};
 use self::manager::Watchdog;
 use self::probe::Prober;
+pub use self::reload::open_access_log;
 use self::reload::{Ask, Reader};
 use self::signals::Asked;
 pub use self::signals::Signals;
-pub use self::upgrade::HandedOver;
 use self::upgrade::Upgrading;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::link::{Command, Commander, Deaf, Order, Report};
 use crate::observe::access_log;
 use crate::observe::counters::{PerWorker, WorkerCounters};
@@ -65,6 +65,26 @@ pub enum Failure {
     Impatient(u32),
 }
 
+/// The administration interface as the control plane changes it.
+pub trait Administration: std::fmt::Debug {
+    /// Binds what a configuration adds to it. Nothing changes until [`Administration::commit`].
+    ///
+    /// # Errors
+    /// Why it cannot be had, and what to do.
+    fn prepare(&mut self, admin: &config::Admin) -> Result<(), String>;
+    /// Begins to answer, if it has not begun.
+    fn begin(&mut self);
+    /// Answers where the prepared configuration wants it. Those who are being answered still are.
+    fn commit(&mut self);
+    /// Its sockets once more, for a successor: an estate without listeners.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    fn duplicate(&self) -> std::io::Result<Estate>;
+    /// Answers only those who have asked already; `inherited`: a successor answers at its socket.
+    fn retire(&mut self, inherited: bool);
+}
+
 /// What the control plane works with.
 #[derive(Debug)]
 pub struct Parts {
@@ -74,8 +94,10 @@ pub struct Parts {
     pub fleet: Fleet,
     /// Every listening socket.
     pub listeners: Listeners,
-    /// The access log, if there is one.
-    pub access_log: Option<access_log::Handle>,
+    /// The access log.
+    pub access_log: Arc<access_log::Log>,
+    /// Who writes it. Dropped last of all: what the workers have recorded is written before the process ends.
+    pub writer: Option<access_log::Writer>,
     /// One for each worker.
     pub commanders: Vec<Commander>,
     /// What the workers report.
@@ -94,8 +116,8 @@ pub struct Parts {
     pub counters: Arc<PerWorker<WorkerCounters>>,
     /// How to start a successor.
     pub invocation: Invocation,
-    /// What a successor gets beside the listeners: the administration's sockets.
-    pub estate: Estate,
+    /// The administration interface.
+    pub administration: Box<dyn Administration>,
 }
 
 /// The control plane's share of the process.
@@ -121,16 +143,6 @@ enum State {
     Draining(Instant),
     /// Every session is being closed.
     Ending(Instant),
-}
-
-/// Why [`Control::run`] has returned.
-#[derive(Debug)]
-pub enum Outcome {
-    /// The last session has ended, as it should.
-    Stopped,
-    /// Another process serves now, and the administration side must give way to it. After that [`Control::run`] is due again,
-    /// until the last session has ended.
-    HandedOver(HandedOver),
 }
 
 impl Control {
@@ -161,6 +173,7 @@ impl Control {
     /// # Errors
     /// A worker takes no commands.
     pub fn open(&mut self, prepared: Prepared) -> Result<(), Failure> {
+        self.parts.administration.begin();
         self.commit(prepared)?;
         let Parts { config, running, commanders, sessions, .. } = &self.parts;
         let listening = running.listening.load();
@@ -183,11 +196,11 @@ impl Control {
         committed
     }
 
-    /// Serves until a signal ends it, or another process takes over.
+    /// Serves until a signal ends it, or until the last session has ended after another process has taken over.
     ///
     /// # Errors
     /// [`Failure`]; an orderly stop is none.
-    pub async fn run(&mut self) -> Result<Outcome, Failure> {
+    pub async fn run(&mut self) -> Result<(), Failure> {
         let mut journal = Journal::default();
         let mut working = self.parts.commanders.len();
         let mut watchdog = Watchdog::new(Arc::clone(&self.parts.counters), working);
@@ -235,11 +248,7 @@ impl Control {
                     self.spread(published);
                 }
                 (ask, read) = reload::next(&mut self.reader) => self.reload(ask, read),
-                outcome = upgrade::next(&mut self.upgrading) => {
-                    if let Some(handed_over) = self.hand_over(outcome) {
-                        return Ok(Outcome::HandedOver(handed_over));
-                    }
-                }
+                outcome = upgrade::next(&mut self.upgrading) => self.hand_over(outcome),
                 () = elapsed(self.tidy) => self.tidy(),
                 () = elapsed(feeding) => {
                     if let Some(watchdog) = &mut watchdog {
@@ -253,7 +262,7 @@ impl Control {
             }
         }
         log::info!("stopped");
-        Ok(Outcome::Stopped)
+        Ok(())
     }
 
     fn stop(&mut self) {
@@ -279,9 +288,8 @@ impl Control {
     }
 
     fn reopen(&self) {
-        match &self.parts.access_log {
-            Some(log) => log.reopen(),
-            None => log::warn!("SIGUSR1: there is no access log (access_log: off); nothing has changed"),
+        if !self.parts.access_log.reopen() {
+            log::warn!("SIGUSR1: there is no access log (access_log: off); nothing has changed");
         }
     }
 

@@ -11,8 +11,9 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use super::{Control, Parts, State, manager, now};
-use crate::config::{self, Config, Loaded, diff};
+use crate::config::{self, AccessLog, Loaded, diff};
 use crate::link::Reply;
+use crate::observe::access_log;
 use crate::observe::running::{ConfigFile, Reloaded};
 
 /// A file that takes longer to read is on a disk that hangs, or is no file.
@@ -120,6 +121,21 @@ impl Reader {
     }
 }
 
+/// Opens the access log of a configuration, if it wants one.
+///
+/// # Errors
+/// It cannot be opened: why, and what to do.
+pub fn open_access_log(
+    access_log: &AccessLog,
+) -> Result<(Option<access_log::Handle>, Option<access_log::Writer>), access_log::OpenError> {
+    let target = match access_log {
+        AccessLog::Off => None,
+        AccessLog::Stderr => Some(access_log::Target::Stderr),
+        AccessLog::File(path) => Some(access_log::Target::File(path.clone())),
+    };
+    Ok(target.map(access_log::open).transpose()?.unzip())
+}
+
 /// The next request of a reader, if there is one.
 pub(super) async fn next(reader: &mut Option<Reader>) -> (Ask, Read) {
     match reader {
@@ -167,7 +183,13 @@ impl Control {
         let old = &self.parts.config;
         let refused = |why| (Reloaded::Refused, why);
         let failed = |why: &dyn std::fmt::Display| (Reloaded::Failed, why.to_string());
-        self.needs_new_process(&config).map_err(refused)?;
+        if old.workers != config.workers {
+            // A worker that leaves would have to move its sessions, and one that comes would have no part of the listeners.
+            return Err(refused(
+                "a running process cannot change its `workers`: `balancer upgrade` starts a new one with this file, without losing a connection"
+                    .to_owned(),
+            ));
+        }
         let losses = diff::losses(old, &config);
         if !losses.is_empty() && !force {
             return Err(refused(format!(
@@ -178,8 +200,23 @@ impl Control {
         }
         let limit = self.parts.capacity.sessions(&config).map_err(|error| failed(&error))?;
         let prepared = self.parts.listeners.prepare(&config).map_err(|error| failed(&error))?;
-        let changes = diff::changes(old, &config, &self.parts.fleet);
-        let Parts { sessions, fleet, running, .. } = &mut self.parts;
+        let log = (old.access_log != config.access_log).then(|| open_access_log(&config.access_log)).transpose();
+        let log = log.map_err(|error| failed(&error))?;
+        let administration = old.admin != config.admin;
+        if administration {
+            self.parts.administration.prepare(&config.admin).map_err(|error| failed(&error))?;
+        }
+        let changes = diff::changes(&self.parts.config, &config, &self.parts.fleet);
+        if administration {
+            self.parts.administration.commit();
+        }
+        let Parts { sessions, fleet, running, access_log, writer, .. } = &mut self.parts;
+        if let Some((handle, new)) = log {
+            access_log.replace(handle);
+            // It waits for a slow disk; nobody waits for it.
+            let before = std::mem::replace(writer, new);
+            let _ = thread::Builder::new().name("log-end".to_owned()).spawn(move || drop(before));
+        }
         sessions.set_limit(Some(limit));
         fleet.apply(&config, now());
         fleet.watch(&mut self.prober);
@@ -191,24 +228,6 @@ impl Control {
         }
         self.spread(true);
         Ok(changes)
-    }
-
-    /// What cannot change while the process runs.
-    fn needs_new_process(&self, new: &Config) -> Result<(), String> {
-        let old = &self.parts.config;
-        let named = [
-            ("workers", old.workers != new.workers),
-            ("admin", old.admin != new.admin),
-            ("access_log", old.access_log != new.access_log),
-        ];
-        let changed: Vec<_> = named.iter().filter(|(_, changed)| *changed).map(|(key, _)| format!("`{key}`")).collect();
-        if changed.is_empty() {
-            return Ok(());
-        }
-        Err(format!(
-            "a running process cannot change its {}: `balancer upgrade` starts a new one with this file, without losing a connection",
-            changed.join(" and ")
-        ))
     }
 
     /// Says what became of a reload: to the log, to the status, and to who asked.

@@ -2,7 +2,7 @@
 
 use tokio::sync::oneshot;
 
-use super::handover::Successor;
+use super::handover::{Estate, Successor};
 use super::{Control, Parts, State};
 use crate::link::Command;
 
@@ -14,25 +14,6 @@ type Answer = Option<oneshot::Sender<Result<u32, String>>>;
 pub(super) struct Upgrading {
     outcome: oneshot::Receiver<Result<Successor, String>>,
     answer: Answer,
-}
-
-/// Another process serves now.
-#[derive(Debug)]
-pub struct HandedOver {
-    pid: u32,
-    /// It has the admin socket.
-    pub admin: bool,
-    answer: Answer,
-}
-
-impl HandedOver {
-    /// Says so to who has asked for it: once the administration side takes no more questions, or the next one would be answered
-    /// by this process.
-    pub fn tell(self) {
-        if let Some(answer) = self.answer {
-            let _ = answer.send(Ok(self.pid));
-        }
-    }
 }
 
 /// How the upgrade under way went, if there is one.
@@ -66,19 +47,17 @@ impl Control {
     }
 
     fn begin(&self, config: std::path::PathBuf) -> std::io::Result<oneshot::Receiver<Result<Successor, String>>> {
-        let Parts { estate, listeners, invocation, .. } = &self.parts;
-        Successor::start(invocation, estate.with(listeners.duplicate()?)?, config)
+        let Parts { administration, listeners, invocation, .. } = &self.parts;
+        let estate = Estate { listeners: listeners.duplicate()?, ..administration.duplicate()? };
+        Successor::start(invocation, estate, config)
     }
 
     /// A successor serves, or there is none.
-    pub(super) fn hand_over(&mut self, outcome: Result<Successor, String>) -> Option<HandedOver> {
+    pub(super) fn hand_over(&mut self, outcome: Result<Successor, String>) {
         let answer = self.upgrading.take().and_then(|upgrading| upgrading.answer);
         let Successor { pid, admin } = match outcome {
             Ok(successor) => successor,
-            Err(why) => {
-                refuse(answer, why);
-                return None;
-            }
+            Err(why) => return refuse(answer, why),
         };
         let Parts { listeners, commanders, sessions, .. } = &mut self.parts;
         if let Err(error) = listeners.hand_over(commanders) {
@@ -91,7 +70,11 @@ impl Control {
         self.state = State::HandedOver;
         self.tell_all(|| Command::Stop);
         self.rest();
-        Some(HandedOver { pid, admin, answer })
+        // Only then the answer, or who has it would ask this process the next question.
+        self.parts.administration.retire(admin);
+        if let Some(answer) = answer {
+            let _ = answer.send(Ok(pid));
+        }
     }
 
     /// Probes no more once another process serves and nobody here waits for the first ones.

@@ -30,8 +30,8 @@ pub(super) struct Resources {
     pub(super) table: Cache<Arc<ArcSwap<Table>>, Arc<Table>>,
     pub(super) counters: Arc<PerWorker<WorkerCounters>>,
     reports: Reports,
-    /// Where one line a session goes, if anywhere.
-    pub(super) access_log: Option<access_log::Handle>,
+    /// Where one line a session goes.
+    pub(super) access_log: Arc<access_log::Log>,
     /// Every worker's bell, by its number.
     bells: Arc<[Bell]>,
     /// Sessions that wait until their service's first probes have ended: slot and generation.
@@ -58,7 +58,7 @@ impl Resources {
             table: Cache::new(Arc::clone(&share.table)),
             counters: Arc::clone(&share.counters),
             reports: share.reports.clone(),
-            access_log: share.access_log.clone(),
+            access_log: Arc::clone(&share.access_log),
             bells: Arc::clone(&share.bells),
             unprobed: Vec::new(),
             called: false,

@@ -59,8 +59,8 @@ pub(super) struct Slot {
     pub(super) connect_micros: Option<u64>,
     /// Bytes that reached the sink, of each direction.
     bytes: [u64; 2],
-    /// For the access log; none where there is none.
-    address: Option<SocketAddr>,
+    /// For the access log; none where there was none at the beginning.
+    address: Option<Box<SocketAddr>>,
     pub(super) connecting_since: u64,
     _process: Lease<Places>,
 }
@@ -90,7 +90,7 @@ impl Slot {
             begun: io.micros,
             connect_micros: None,
             bytes: [0; 2],
-            address: io.access_log.as_ref().and_then(|_| socket::peer_address(client.as_fd())),
+            address: io.access_log.is_on().then(|| socket::peer_address(client.as_fd()).map(Box::new)).flatten(),
             client,
             connecting_since: io.micros,
             _process: accepted.process,
@@ -207,11 +207,10 @@ impl Slot {
 
     /// The session's line in the access log, where there is one.
     fn record(&self, end: End, io: &Resources) {
-        let Some(log) = &io.access_log else { return };
-        log.try_record(Record {
+        io.access_log.record(|| Record {
             at: SystemTime::now(),
             service: Arc::clone(&self.service.name),
-            client: self.address,
+            client: self.address.as_deref().copied(),
             backend: self
                 .backend
                 .as_ref()

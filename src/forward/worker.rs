@@ -47,8 +47,8 @@ pub struct Share {
     pub reports: Reports,
     /// Every worker's bell, by its number.
     pub bells: Arc<[Bell]>,
-    /// Where one line a session goes, if anywhere.
-    pub access_log: Option<access_log::Handle>,
+    /// Where one line a session goes.
+    pub access_log: Arc<access_log::Log>,
     /// Report each new session.
     pub narrate: bool,
 }
@@ -324,10 +324,9 @@ impl Worker {
             _ => Refused::ProcessLimit,
         };
         counters.refused[refused as usize].add(1);
-        if let Some(log) = &self.io.access_log {
-            let (service, client) = (Arc::clone(&state.name), socket::peer_address(client.as_fd()));
-            log.try_record(Record::refused_at_once(service, client, refused));
-        }
+        self.io
+            .access_log
+            .record(|| Record::refused_at_once(Arc::clone(&state.name), socket::peer_address(client.as_fd()), refused));
         socket::reset(client.as_fd());
         self.io.ring.close(Token::Nobody.pack(), client);
         self.io.report_rarely(Cause::Refused, || Report::Refused { service: Arc::clone(&state.name), reason: refused });

@@ -394,3 +394,75 @@ fn a_file_that_never_ends_does_not_hold_the_others_up() {
     wait_until("it was read in the end", PATIENCE, || balancer.number(GENERATION) == 2);
     balancer.stop();
 }
+
+#[test]
+fn the_administration_may_move_and_answers_whoever_has_asked_for_it() {
+    let machine = Machine::shared();
+    let a = Backend::named("a");
+    let setup = Setup::new();
+    let (old, new) = (setup.directory().join("admin.sock"), setup.directory().join("moved.sock"));
+    let balancer = machine.start(setup.backend("a", a.address));
+    let port = free_port();
+    let (before, after) =
+        (format!("socket: {}", old.display()), format!("socket: {}, http: 127.0.0.1:{port}", new.display()));
+    balancer.edit(&before, &after);
+    let changes = balancer.reload();
+    let lines: Vec<_> = changes.lines().collect();
+    assert_eq!(lines[0], format!("admin.socket {} → {}", old.display(), new.display()));
+    assert_eq!(lines[1], format!("admin.http none → 127.0.0.1:{port}"));
+    wait_until("the old socket is gone", PATIENCE, || !old.exists());
+    let curl = |arguments: &[&str]| crate::harness::run("curl", &[&["-sS", "--max-time", "5"], arguments].concat());
+    let at_new = new.to_str().expect("UTF-8");
+    assert_eq!(curl(&["--unix-socket", at_new, "http://balancer/healthz"]), "ok\n");
+    assert_eq!(curl(&[&format!("http://127.0.0.1:{port}/readyz")]), "ok\n");
+    // A place that cannot be had leaves the administration where it is.
+    balancer.edit(&format!("{port}"), &format!("{}", a.address.port()));
+    let (code, _, why) = balancer.command_at(&new, &["reload"]);
+    assert_eq!(code, Some(1));
+    assert!(why.contains(&format!("admin.http: cannot listen on {}", a.address)), "{why}");
+    assert_eq!(curl(&[&format!("http://127.0.0.1:{port}/healthz")]), "ok\n");
+    // Back again, and the TCP listener goes.
+    balancer
+        .configure(&balancer.configuration().replace(&format!(", http: {}", a.address), "").replace("moved", "admin"));
+    balancer.signal(Signal::HUP);
+    wait_until("it answers at its old place", PATIENCE, || old.exists() && !new.exists());
+    wait_until("nobody listens on TCP", PATIENCE, || TcpStream::connect(("127.0.0.1", port)).is_err());
+    assert_eq!(balancer.number(GENERATION), 3);
+    assert_eq!(served_by(balancer.address()), "a");
+    balancer.await_no_session();
+    balancer.stop();
+    assert!(!old.exists());
+}
+
+#[test]
+fn the_access_log_may_be_switched_on_to_another_file_and_off() {
+    let machine = Machine::shared();
+    let a = Backend::named("a");
+    let setup = Setup::new();
+    let files = ["one.log", "two.log"].map(|name| setup.directory().join(name));
+    let balancer = machine.start(setup.process("access_log: off").backend("a", a.address));
+    let session = || {
+        served_by(balancer.address());
+        balancer.await_no_session();
+    };
+    let lines = |file: &std::path::Path| std::fs::read_to_string(file).unwrap_or_default().lines().count();
+    session();
+    let [one, two] = files.each_ref().map(|file| file.display().to_string());
+    balancer.edit("access_log: off", &format!("access_log: {one}"));
+    assert!(balancer.reload().starts_with(&format!("access_log off → {one}\n")));
+    session();
+    session();
+    balancer.edit(&one, &two);
+    balancer.reload();
+    session();
+    balancer.edit(&two, "/does/not/exist/log");
+    let why = balancer.reload_refused();
+    assert!(why.contains("access_log: cannot open /does/not/exist/log: "), "{why}");
+    session();
+    balancer.edit("/does/not/exist/log", "off");
+    balancer.reload();
+    session();
+    wait_until("every line is where it belongs", PATIENCE, || (lines(&files[0]), lines(&files[1])) == (2, 2));
+    assert_eq!(balancer.metric("balancer_access_log_dropped_total"), 0.0);
+    balancer.stop();
+}

@@ -36,7 +36,8 @@ fn start_with(view: Arc<View>, change: impl FnOnce(&mut Server)) -> Running {
     let mut server = Server::bind(&path).unwrap();
     change(&mut server);
     let (sender, orders) = crate::link::orders();
-    let serving = server.serve(Arc::clone(&view), sender).unwrap().begin();
+    let mut serving = server.serve(Arc::clone(&view), sender).unwrap();
+    serving.begin();
     Running { view, path, serving, orders, _directory: directory }
 }
 

@@ -43,7 +43,8 @@ fn a_dead_processs_socket_is_replaced_and_nothing_else() {
     drop(UnixListener::bind(&path).unwrap());
     assert!(path.exists(), "left behind");
     let server = Server::bind(&path).unwrap();
-    let serving = server.serve(view(&["web"], &["web-01"]), crate::link::orders().0).unwrap().begin();
+    let mut serving = server.serve(view(&["web"], &["web-01"]), crate::link::orders().0).unwrap();
+    serving.begin();
     still_works(&path);
     drop(serving);
 

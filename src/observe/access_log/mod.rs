@@ -27,6 +27,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError
 use std::thread;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use thiserror::Error;
 
 pub use self::record::{End, Record};
@@ -93,7 +94,55 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// The way in: cheap to clone, one for each worker.
+/// The process's access log as everybody shares it: on or off, and another one after a reload.
+#[derive(Debug, Default)]
+pub struct Log {
+    handle: ArcSwapOption<Handle>,
+    /// Lines dropped by logs before the one of now.
+    past: AtomicU64,
+}
+
+impl Log {
+    /// On, where there is a handle.
+    pub fn new(handle: Option<Handle>) -> Self {
+        Self { handle: ArcSwapOption::from(handle.map(Arc::new)), past: AtomicU64::new(0) }
+    }
+
+    /// Whether anything is recorded.
+    #[inline]
+    pub fn is_on(&self) -> bool {
+        self.handle.load().is_some()
+    }
+
+    /// Records what `record` makes, where it is on. Never waits.
+    #[inline]
+    pub fn record(&self, record: impl FnOnce() -> Record) {
+        if let Some(handle) = &*self.handle.load() {
+            handle.try_record(record());
+        }
+    }
+
+    /// Has the file opened anew; `false`: there is none.
+    pub fn reopen(&self) -> bool {
+        let handle = self.handle.load();
+        handle.iter().for_each(|handle| handle.reopen());
+        handle.is_some()
+    }
+
+    /// Records elsewhere from now on, or nowhere.
+    pub fn replace(&self, handle: Option<Handle>) {
+        if let Some(before) = self.handle.swap(handle.map(Arc::new)) {
+            self.past.fetch_add(before.dropped(), Ordering::Relaxed);
+        }
+    }
+
+    /// Lines dropped so far.
+    pub fn dropped(&self) -> u64 {
+        self.past.load(Ordering::Relaxed) + self.handle.load().as_ref().map_or(0, |handle| handle.dropped())
+    }
+}
+
+/// The way in: cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Handle {
     queue: SyncSender<Message>,

@@ -239,8 +239,14 @@ impl Balancer {
     /// Runs a client command: its exit code, and what it prints on standard output and standard error.
     #[track_caller]
     pub(crate) fn command(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
+        self.command_at(&self.setup.socket(), arguments)
+    }
+
+    /// The same, where the admin socket has moved.
+    #[track_caller]
+    pub(crate) fn command_at(&self, socket: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_balancer"));
-        let output = command.args(arguments).arg("--socket").arg(self.setup.socket()).stdin(Stdio::null()).output();
+        let output = command.args(arguments).arg("--socket").arg(socket).stdin(Stdio::null()).output();
         let output = output.expect("running the client");
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
         (output.status.code(), text(output.stdout), text(output.stderr))

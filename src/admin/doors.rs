@@ -1,0 +1,129 @@
+//! The administration interface of a process over its life: where it answers may change at a reload and goes on to a successor.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::{BindError, Server, Serving, View, bind_http};
+use crate::link::Orders;
+
+/// Where the interface answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The Unix socket's path.
+    pub socket: PathBuf,
+    /// The TCP listener; port 0 asks the kernel for a free one.
+    pub http: Option<SocketAddr>,
+}
+
+/// Sockets that listen already: another process has left them, or they are to be left to one.
+#[derive(Debug, Default)]
+pub struct Sockets {
+    /// The Unix socket and its path.
+    pub admin: Option<(PathBuf, OwnedFd)>,
+    /// The TCP listener, and where the configuration wants it.
+    pub http: Option<(SocketAddr, OwnedFd)>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Doors {
+    view: Arc<View>,
+    orders: Orders,
+    open: Open,
+    /// What is prepared to follow.
+    next: Option<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    place: Place,
+    serving: Serving,
+    /// Kept for whoever comes next.
+    sockets: Sockets,
+}
+
+impl Doors {
+    /// Binds the interface, or takes sockets over that are at its place; it does not answer before [`Doors::begin`].
+    ///
+    /// # Errors
+    /// An address that cannot be had.
+    pub fn new(place: Place, inherited: Sockets, view: Arc<View>, orders: Orders) -> Result<Self, BindError> {
+        let open = Open::new(place, inherited, &view, &orders)?;
+        Ok(Self { view, orders, open, next: None })
+    }
+
+    /// Whether the socket was another process's, which leaves it.
+    pub fn is_inherited(&self) -> bool {
+        self.open.serving.is_inherited()
+    }
+
+    /// Begins to answer; until then clients wait.
+    pub fn begin(&mut self) {
+        self.open.serving.begin();
+    }
+
+    /// Binds what a new place needs. Nothing changes until [`Doors::commit`].
+    ///
+    /// # Errors
+    /// An address that cannot be had.
+    pub fn prepare(&mut self, place: Place) -> Result<(), BindError> {
+        self.next = None;
+        let own = self.open.duplicate().map_err(BindError::Duplicate)?;
+        self.next = Some(Open::new(place, own, &self.view, &self.orders)?);
+        Ok(())
+    }
+
+    /// Answers where it was prepared to. Those who are being answered still are.
+    pub fn commit(&mut self) {
+        let Some(mut next) = self.next.take() else { return };
+        next.serving.begin();
+        let mut before = std::mem::replace(&mut self.open, next);
+        before.serving.retire(before.place.socket == self.open.place.socket);
+        // It lasts until the last one is answered, who may be waiting for this to return.
+        let _ = std::thread::Builder::new().name("admin-end".to_owned()).spawn(move || drop(before));
+    }
+
+    /// The sockets once more.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn duplicate(&self) -> io::Result<Sockets> {
+        self.open.duplicate()
+    }
+
+    /// Answers only those who have asked already; `inherited`: another process answers at the socket, which stays.
+    pub fn retire(&mut self, inherited: bool) {
+        self.open.serving.retire(inherited);
+    }
+}
+
+impl Open {
+    fn new(place: Place, sockets: Sockets, view: &Arc<View>, orders: &Orders) -> Result<Self, BindError> {
+        let http = match (place.http, sockets.http) {
+            (Some(address), Some((same, socket))) if address == same => Some(socket.into()),
+            (address, _) => address.map(bind_http).transpose()?,
+        };
+        if let Some(address) = http.as_ref().and_then(|http| http.local_addr().ok()) {
+            log::info!("status and metrics on http://{address}, read-only");
+        }
+        let server = match sockets.admin {
+            Some((path, socket)) if path == place.socket => Server::inherit(&path, socket)?,
+            _ => Server::bind(&place.socket)?,
+        };
+        let server = server.with_http(http);
+        let (admin, http) = server.duplicate().map_err(BindError::Duplicate)?;
+        let sockets = Sockets { admin: Some((place.socket.clone(), admin)), http: place.http.zip(http) };
+        let serving = server.serve(Arc::clone(view), orders.clone()).map_err(BindError::Start)?;
+        Ok(Self { place, serving, sockets })
+    }
+
+    fn duplicate(&self) -> io::Result<Sockets> {
+        let Sockets { admin, http } = &self.sockets;
+        let admin = admin.as_ref().map(|(path, socket)| Ok::<_, io::Error>((path.clone(), socket.try_clone()?)));
+        let http = http.as_ref().map(|(address, socket)| Ok::<_, io::Error>((*address, socket.try_clone()?)));
+        Ok(Sockets { admin: admin.transpose()?, http: http.transpose()? })
+    }
+}
