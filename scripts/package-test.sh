@@ -71,6 +71,7 @@ in_root() { chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRON
 # What dpkg, ld.so and adduser keep of their own is not the package's.
 list() { (cd "$root" && find . -xdev \( -path ./proc -o -path ./dev -o -path ./var/lib/dpkg -o -path ./var/log/dpkg.log -o -name '*.deb' -o -path './etc/*-' -o -path './etc/.pwd.lock' -o -path ./var/log/alternatives.log -o -path ./var/cache/ldconfig -o -path ./run/adduser \) -prune -o -print | sort; cat etc/passwd etc/group); }
 list >"$work/before"
+sysctl -a 2>/dev/null | grep -E 'port_range|tw_reuse|somaxconn|pipe-user' >"$work/kernel" || true
 
 step "install"
 in_root dpkg -i /first.deb >&2
@@ -118,6 +119,9 @@ if grep -Eq 'Socket errors|Non-2xx' "$work/wrk"; then fail "clients have noticed
 in_root pkill -TERM -x balancer
 for _ in {1..100}; do in_root pgrep -x balancer >/dev/null || break; sleep 0.1; done
 in_root pgrep -x balancer >/dev/null && fail "it does not stop"
+
+sysctl -a 2>/dev/null | grep -E 'port_range|tw_reuse|somaxconn|pipe-user' | diff "$work/kernel" - >&2 ||
+  fail "an installation into a chroot has changed the settings of the kernel outside"
 
 step "remove and purge"
 rm "$root$inside"
