@@ -68,3 +68,38 @@ fn the_data_path_neither_logs_nor_locks() {
         }
     }
 }
+
+/// The fixed parts of a format string.
+fn fixed_parts(format: &str) -> Vec<&str> {
+    format
+        .split('{')
+        .enumerate()
+        .map(|(at, part)| if at == 0 { part } else { part.split_once('}').map_or("", |p| p.1) })
+        .collect()
+}
+
+#[test]
+fn the_manual_explains_every_line_of_the_log() {
+    let manual = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/OPERATING.md")).unwrap();
+    let mut lines = 0;
+    for (path, text) in rust_files(&["src"]) {
+        for level in ["info", "warn", "error"] {
+            for call in text.split(&format!("log::{level}!(")).skip(1) {
+                let Some((_, literal)) = call.split_once('"') else { continue };
+                let literal = literal.split('"').next().unwrap_or_default();
+                let longest = fixed_parts(literal).into_iter().max_by_key(|part| part.len()).unwrap_or_default().trim();
+                // What is all variable is told by what it is made of.
+                if longest.len() < 8 {
+                    continue;
+                }
+                assert!(
+                    manual.contains(longest),
+                    "{}: docs/OPERATING.md does not explain the line {literal:?}",
+                    path.display()
+                );
+                lines += 1;
+            }
+        }
+    }
+    assert!(lines > 20, "{lines}");
+}
