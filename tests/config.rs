@@ -31,7 +31,7 @@ fn stderr(output: &Output) -> String {
 }
 
 /// Checks every YAML file of a directory against the `.expected` file beside it.
-fn compare(directory: &str, code: i32, shown: impl Fn(&Output) -> &[u8]) -> usize {
+fn compare(directory: &str, command: &str, code: i32, shown: impl Fn(&Output) -> &[u8]) -> usize {
     let directory = root().join("tests/config").join(directory);
     let mut files: Vec<PathBuf> =
         fs::read_dir(&directory).expect("the corpus").map(|e| e.expect("an entry").path()).collect();
@@ -40,7 +40,7 @@ fn compare(directory: &str, code: i32, shown: impl Fn(&Output) -> &[u8]) -> usiz
     let mut wrong = Vec::new();
     for file in &files {
         let name = file.file_name().and_then(|name| name.to_str()).expect("a name");
-        let output = balancer(&directory, &["check", "--config", name]);
+        let output = balancer(&directory, &[command, "--config", name]);
         let actual = String::from_utf8_lossy(shown(&output)).into_owned();
         let expected = file.with_extension("expected");
         if std::env::var_os("UPDATE_EXPECTED").is_some() {
@@ -57,12 +57,14 @@ fn compare(directory: &str, code: i32, shown: impl Fn(&Output) -> &[u8]) -> usiz
 
 #[test]
 fn every_broken_file_is_refused_with_exactly_these_messages() {
-    assert!(compare("broken", 1, |output| &output.stderr) >= 25);
+    for command in ["check", "run"] {
+        assert!(compare("broken", command, 1, |output| &output.stderr) >= 60, "{command}");
+    }
 }
 
 #[test]
 fn every_valid_file_is_accepted_in_one_line() {
-    assert!(compare("valid", 0, |output| &output.stdout) >= 5);
+    assert!(compare("valid", "check", 0, |output| &output.stdout) >= 5);
 }
 
 #[test]

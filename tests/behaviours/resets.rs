@@ -19,10 +19,16 @@ fn each_way(scenario: impl Fn(TcpStream, TcpStream)) {
     let machine = Machine::shared();
     let backend = Acceptor::new();
     let balancer = machine.start(Setup::new().backend("a", backend.address));
-    let (client, at_backend) = balancer.session(&backend);
+    let session = |number| {
+        let session = balancer.session(&backend);
+        // The backend has it before the balancer knows that its connect has succeeded.
+        balancer.await_number("/services/web/total", number);
+        session
+    };
+    let (client, at_backend) = session(1);
     scenario(client, at_backend);
     balancer.await_closed("client_reset", 1);
-    let (client, at_backend) = balancer.session(&backend);
+    let (client, at_backend) = session(2);
     scenario(at_backend, client);
     balancer.await_closed("backend_reset", 1);
     balancer.await_no_session();
