@@ -21,6 +21,7 @@ TEXT
 }
 
 package='' suite=bookworm mirror=''
+arguments=("$@")
 while (($#)); do
   case $1 in
     --package) package=${2:?$1 needs a file}; shift ;;
@@ -33,6 +34,17 @@ while (($#)); do
 done
 ((EUID == 0)) || die "needs root for a Debian root of its own"
 
+# In namespaces of its own: a balancer that runs on this machine is neither seen nor stopped, and whatever is started or mounted
+# here goes when this script does.
+if [[ -z ${BALANCER_PACKAGE_TEST_ISOLATED:-} ]]; then
+  export BALANCER_PACKAGE_TEST_ISOLATED=yes
+  exec unshare --pid --fork --kill-child --mount --mount-proc scripts/package-test.sh "${arguments[@]}"
+fi
+(($$ == 1)) || die "BALANCER_PACKAGE_TEST_ISOLATED is set, but this process is not the first of its namespace"
+# The first process of a namespace hears only the signals that it handles.
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
 install_missing debootstrap:debootstrap lintian:lintian nginx:nginx wrk:wrk curl:curl dpkg-deb:dpkg
 [[ -n $package ]] || package=$(scripts/package.sh)
 [[ -n $mirror ]] || mirror=$(own_mirror)
@@ -40,11 +52,9 @@ install_missing debootstrap:debootstrap lintian:lintian nginx:nginx wrk:wrk curl
 work=$(mktemp -d "${TMPDIR:-/tmp}/balancer-package.XXXXXX")
 root=$work/root pids=()
 cleanup() {
-  # What runs inside the root is stopped before the root goes.
-  chroot "$root" pkill -KILL -x balancer 2>/dev/null || pkill -KILL -f "^/usr/bin/balancer run --config $inside" 2>/dev/null || true
   ((${#pids[@]} == 0)) || kill "${pids[@]}" 2>/dev/null || true
-  wait 2>/dev/null || true
-  umount "$root/proc" "$root/dev" 2>/dev/null || true
+  # A balancer that still runs inside ends with the namespace, after this: it must not keep the mounts.
+  umount --lazy "$root/proc" "$root/dev" 2>/dev/null || true
   rm -rf --one-file-system "$work"
 }
 inside=/etc/balancer/package-test.yaml
@@ -69,7 +79,15 @@ dpkg-deb -b "$work/newer" "$root/newer.deb" >/dev/null
 in_root() { chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive LC_ALL=C "$@"; }
 
 # What dpkg, ld.so and adduser keep of their own is not the package's.
-list() { (cd "$root" && find . -xdev \( -path ./proc -o -path ./dev -o -path ./var/lib/dpkg -o -path ./var/log/dpkg.log -o -name '*.deb' -o -path './etc/*-' -o -path './etc/.pwd.lock' -o -path ./var/log/alternatives.log -o -path ./var/cache/ldconfig -o -path ./run/adduser \) -prune -o -print | sort; cat etc/passwd etc/group); }
+list() {
+  (
+    cd "$root"
+    find . -xdev \( -path ./proc -o -path ./dev -o -path ./var/lib/dpkg -o -path ./var/log/dpkg.log -o -name '*.deb' \
+      -o -path './etc/*-' -o -path './etc/.pwd.lock' -o -path ./var/log/alternatives.log -o -path ./var/cache/ldconfig \
+      -o -path ./run/adduser \) -prune -o -print | sort
+    cat etc/passwd etc/group
+  )
+}
 list >"$work/before"
 sysctl -a 2>/dev/null | grep -E 'port_range|tw_reuse|somaxconn|pipe-user' >"$work/kernel" || true
 
