@@ -125,8 +125,10 @@ load=$!
 sleep 2
 before=$(in_root balancer status --json --socket /run/balancer/admin.sock | grep -m1 '"pid"')
 printf 'changed: by the administrator\n' >>"$root/etc/balancer/balancer.yaml"
+chmod 0644 "$root/etc/balancer/balancer.yaml"
 in_root dpkg --force-confold -i /newer.deb >&2
 grep -q 'by the administrator' "$root/etc/balancer/balancer.yaml" || fail "an upgrade has changed the configuration"
+[[ $(stat -c %a "$root/etc/balancer/balancer.yaml") == 644 ]] || fail "an upgrade has changed the configuration's mode"
 in_root balancer upgrade --socket /run/balancer/admin.sock >&2 || { cat "$work/balancer.log" >&2; fail "the new version does not take over"; }
 after=$(in_root balancer status --json --socket /run/balancer/admin.sock | grep -m1 '"pid"')
 [[ $before != "$after" ]] || fail "the process is the same"
