@@ -136,6 +136,27 @@ fn every_kernel_setting_exists_and_says_why() {
 }
 
 #[test]
+fn connections_to_backends_leave_the_ports_of_the_configurations_alone() {
+    let settings = read("sysctl.conf");
+    let range =
+        settings.lines().find_map(|line| line.strip_prefix("net.ipv4.ip_local_port_range = ")).expect("a range");
+    let (first, last) = range.split_once(' ').expect("two ports");
+    let range = first.parse::<u16>().expect("a port")..=last.parse().expect("a port");
+    let mut listens = 0;
+    for file in ["balancer.yaml", "../balancer.yaml"] {
+        let text = read(file);
+        for line in text.lines().filter(|line| line.contains("listen: ") || line.contains("http: 127")) {
+            let address = line.split('#').find(|part| part.contains(':')).expect("an address").trim();
+            let port = address.rsplit(':').next().and_then(|port| port.trim().parse::<u16>().ok());
+            let port = port.unwrap_or_else(|| panic!("{file}: no port in {line}"));
+            assert!(!range.contains(&port), "{file}: {port} may be taken by a connection, {range:?}");
+            listens += 1;
+        }
+    }
+    assert!(listens >= 4, "{listens}");
+}
+
+#[test]
 fn shells_understand_the_completions() {
     let directory = tempfile::tempdir().expect("a directory");
     for shell in ["bash", "zsh", "fish"] {
