@@ -3,14 +3,22 @@
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use clap_complete::{Shell, generate};
+use clap::ValueEnum;
+use clap_complete::aot;
 
 /// Print completions for a shell, to be sourced by it or put where it looks for them
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// bash, zsh or fish
-    #[arg(value_parser = clap::value_parser!(Shell))]
+    /// Whose completions
     shell: Shell,
+}
+
+/// The shells that the package brings completions for; clap knows more, which nobody here has tried.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Shell {
+    Bash,
+    Zsh,
+    Fish,
 }
 
 /// Prints them.
@@ -19,7 +27,12 @@ pub(super) struct Arguments {
 /// Standard output takes no more; a reader that has seen enough is no error.
 pub(super) fn run(arguments: &Arguments) -> io::Result<ExitCode> {
     let mut text = Vec::new();
-    generate(arguments.shell, &mut super::command(), "balancer", &mut text);
+    let shell = match arguments.shell {
+        Shell::Bash => aot::Shell::Bash,
+        Shell::Zsh => aot::Shell::Zsh,
+        Shell::Fish => aot::Shell::Fish,
+    };
+    aot::generate(shell, &mut super::command(), "balancer", &mut text);
     match io::stdout().write_all(&text) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
         _ => Ok(ExitCode::SUCCESS),
