@@ -10,12 +10,14 @@ usage() {
 Usage: scripts/test.sh [--no-install] [FILTER...]
 
 Runs all tests, then the behaviours of the real program again with BALANCER_DISABLE=all, which is how older kernels are
-tested, then, as root, the Debian package (scripts/package-test.sh, scripts/vm-test.sh). FILTERs go to the test programs, and select tests by a part of their name.
+tested, then, as root on Debian, the Debian package (scripts/package-test.sh, scripts/vm-test.sh). FILTERs go to the test
+programs, and select tests by a part of their name.
 
 On Debian and Ubuntu the real servers and tools that the tests drive are installed first where they are missing (as root
 or through sudo); none of them is started or enabled as a service. --no-install leaves that out.
 
-The last line says how many tests passed and failed, both runs together. Exits with 0 only if none failed.
+What failed is shown again at the end, with its messages. The last line says how many tests passed and failed, all runs
+together. Exits with 0 only if none failed.
 TEXT
 }
 
@@ -49,6 +51,7 @@ run() {
   local title=$1 before after
   shift
   say "== $title"
+  printf '== %s\n' "$title" >>"$results"
   before=$(failures)
   if cargo test --locked --no-fail-fast "$@" -- "${filters[@]}" 2>&1 </dev/null | tee -a "$results"; then return; fi
   after=$(failures)
@@ -59,21 +62,29 @@ run() {
 sum() { awk -v word="$1;" '/^test result: / { for (i = 2; i <= NF; i++) if ($i == word) n += $(i - 1) } END { print n + 0 }' "$results"; }
 failures() { sum failed; }
 
+# what_failed: the messages of the tests that failed, under the title of their run.
+what_failed() {
+  awk '/^== / { title = $0 } /^failures:$/ && !shown { shown = 1; print title } /^test result: / { shown = 0 } shown' "$results"
+}
+
 run "all tests"
 BALANCER_DISABLE=all run "the behaviours again, without optional kernel features" --test behaviours
 
 package_tests=0
-if ((EUID == 0 && ${#filters[@]} == 0)) && [[ -n $install ]] && command -v apt-get >/dev/null; then
+# shellcheck source=/dev/null
+distribution=$(. /etc/os-release 2>/dev/null && printf '%s' "${ID:-}")
+if ((EUID == 0 && ${#filters[@]} == 0)) && [[ -n $install && $distribution == debian ]]; then
   say "== the Debian package, in a clean root and in a virtual machine"
   package=$(scripts/package.sh)
   for test in package-test vm-test; do
     if "scripts/$test.sh" --package "$package"; then package_tests=$((package_tests + 1)); else broken=$((broken + 1)); fi
   done
 else
-  say "the Debian package is tested only as root, without filters, on Debian or Ubuntu: scripts/package-test.sh, scripts/vm-test.sh"
+  say "the Debian package is tested only as root, without filters, on Debian: scripts/package-test.sh, scripts/vm-test.sh"
 fi
 
 failed=$(($(failures) + broken))
+if ((failed)); then what_failed >&2; fi
 if ((broken)); then say "$broken of the runs ended without a result for every test; why stands above"; fi
 printf '%s passed, %s failed\n' "$(($(sum passed) + package_tests))" "$failed"
 ((failed == 0))

@@ -45,7 +45,11 @@ TEXT
 generation() { balancer status --json | sed -n 's/.*"generation": \([0-9]*\).*/\1/p'; }
 
 list() {
-  find / -xdev \( -path /vm -o -path /proc -o -path /sys -o -path /run -o -path /tmp -o -path /var/lib/dpkg -o -path /var/log -o -path /var/lib/systemd -o -path '/var/lib/nginx' -o -path '/etc/*-' -o -path /etc/.pwd.lock -o -path /var/cache \) -prune -o -print | sort
+  local changing=() path
+  for path in /vm /proc /sys /run /tmp /var/cache /var/log /var/lib/{dpkg,systemd,nginx} '/etc/*-' /etc/.pwd.lock; do
+    changing+=(-o -path "$path")
+  done
+  find / -xdev \( "${changing[@]:1}" \) -prune -o -print | sort
   cat /etc/passwd /etc/group
   find /var/log -name '*balancer*'
 }

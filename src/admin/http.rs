@@ -34,7 +34,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => {
-            "; somebody listens there: find it with 'ss -ltnp', stop it or choose another address"
+            "; somebody listens there, or a connection has this port: find it with 'ss -tanp', stop it or choose another address"
         }
         io::ErrorKind::PermissionDenied => "; ports below 1024 need CAP_NET_BIND_SERVICE",
         io::ErrorKind::AddrNotAvailable => "; no interface of this machine has this address: see 'ip address'",

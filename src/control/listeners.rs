@@ -86,7 +86,7 @@ enum Source {
 }
 
 impl Listeners {
-    /// For so many workers. Of what is inherited, [`Listeners::commit`] takes what the configuration lists, whatever the number of
+    /// For so many workers. Of what is inherited, `commit` takes what the configuration lists, whatever the number of
     /// workers was before.
     ///
     /// # Errors
@@ -373,7 +373,7 @@ fn actual(sockets: &[OwnedFd]) -> Option<SocketAddr> {
 fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => {
-            "; somebody listens there, another process or another service of this one: find it with 'ss -ltnp', stop it or choose another address"
+            "; another process or another service of this one listens there, or a connection has this port: find it with 'ss -tanp', stop it or choose another address"
         }
         io::ErrorKind::PermissionDenied => {
             "; ports below 1024 need CAP_NET_BIND_SERVICE, and a Unix socket's directory must be writable"

@@ -90,7 +90,7 @@ fn an_address_in_use_is_an_error_that_says_what_to_do() {
     let (_held, address) = listener();
     let error = bind_http(address).unwrap_err();
     assert!(matches!(error, BindError::Http { .. }), "{error}");
-    assert!(error.to_string().contains(&address.to_string()) && error.to_string().contains("ss -ltnp"), "{error}");
+    assert!(error.to_string().contains(&address.to_string()) && error.to_string().contains("ss -tanp"), "{error}");
 }
 
 #[test]
