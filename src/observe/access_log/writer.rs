@@ -24,12 +24,14 @@ pub(super) fn run(target: Target, file: File, records: &Receiver<Message>, share
         if shared.reopen.swap(false, Ordering::AcqRel) {
             output.reopen(shared);
         }
+        // Asked before the queue is found empty: what comes while lines are written out below is still taken.
+        let stopping = shared.stop.load(Ordering::Acquire);
         let message = match records.try_recv() {
             Ok(message) => message,
             Err(TryRecvError::Disconnected) => break,
             Err(TryRecvError::Empty) => {
                 output.flush(shared);
-                if shared.stop.load(Ordering::Acquire) {
+                if stopping {
                     break;
                 }
                 match records.recv_timeout(LATEST) {

@@ -73,12 +73,14 @@ impl Process {
     /// Holds one of its threads as a debugger does, until the result is dropped; all others go on.
     #[track_caller]
     pub(crate) fn hold(self, thread: &str) -> Kills {
-        // PTRACE_SEIZE and PTRACE_INTERRUPT; the end of the tracer lets the thread go: ptrace(2).
-        const SCRIPT: &str = "import ctypes, sys, time\n\
+        // PTRACE_SEIZE, PTRACE_INTERRUPT and the wait (__WALL) until it has stopped; the end of the tracer lets the thread
+        // go: ptrace(2).
+        const SCRIPT: &str = "import ctypes, os, sys, time\n\
             trace = ctypes.CDLL(None, use_errno=True).ptrace\n\
             trace.argtypes = [ctypes.c_long] * 4\n\
             assert trace(0x4206, int(sys.argv[1]), 0, 0) == 0, ctypes.get_errno()\n\
             assert trace(0x4207, int(sys.argv[1]), 0, 0) == 0, ctypes.get_errno()\n\
+            os.waitpid(int(sys.argv[1]), 0x40000000)\n\
             print('held', flush=True)\n\
             time.sleep(60)\n";
         let mut tracer = Command::new(program("python3"));
