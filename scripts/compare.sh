@@ -4,6 +4,8 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=scripts/packages.sh
 source "$root/scripts/packages.sh"
+# shellcheck source=scripts/usage.sh
+source "$root/scripts/usage.sh"
 # shellcheck source=scripts/compare/network.sh
 source "$root/scripts/compare/network.sh"
 # shellcheck source=scripts/compare/peers.sh

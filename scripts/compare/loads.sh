@@ -1,9 +1,6 @@
 # shellcheck shell=bash disable=SC2154
 # The loads: what answers each, what drives it, and how its cost is taken. Sourced by compare.sh.
 
-# calc EXPRESSION: its value, to nine digits.
-calc() { awk "BEGIN { printf \"%.9g\", $1 }"; }
-
 # record METRIC VALUE RATE: one measurement of this round's load and peer; worth nothing where the peer has died.
 record() {
   if [[ -z $(ip netns pids "$net-peer") ]]; then

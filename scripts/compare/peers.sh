@@ -65,23 +65,8 @@ CFG
   return 1
 }
 
-# The CPU time of all the peer's processes in nanoseconds. The scheduler's figure of each thread is exact but forgets
-# threads that have ended; the process's own remembers them, in ticks of 10 ms. The larger one of a process is right.
-peer_cpu() {
-  local pid
-  for pid in $(ip netns pids "$net-peer"); do
-    awk -v hz="$(getconf CLK_TCK)" '
-      FILENAME ~ /stat$/ && FILENAME !~ /schedstat$/ { sub(/.*\) /, ""); ticks = $12 + $13; next }
-      { ns += $1 }
-      END { whole = ticks * 1e9 / hz; printf "%.0f\n", (ns > whole ? ns : whole) }
-    ' "/proc/$pid/stat" "/proc/$pid"/task/*/schedstat
-  done | awk '{ sum += $1 } END { printf "%.0f\n", sum }'
-}
-
-# The resident bytes of all the peer's processes; counted page by page, where VmRSS may be off by some hundred.
-peer_resident() {
-  local pid
-  for pid in $(ip netns pids "$net-peer"); do
-    awk '$1 == "Rss:" { print $2 * 1024 }' "/proc/$pid/smaps_rollup"
-  done | awk '{ sum += $1 } END { printf "%.0f\n", sum }'
-}
+# What all the peer's processes have used: CPU time in nanoseconds, resident bytes.
+# shellcheck disable=SC2046
+peer_cpu() { cpu_of $(ip netns pids "$net-peer"); }
+# shellcheck disable=SC2046
+peer_resident() { resident_of $(ip netns pids "$net-peer"); }

@@ -1,0 +1,31 @@
+# shellcheck shell=bash
+# What processes have used. Sourced by load.sh and compare.sh.
+
+# calc EXPRESSION: its value, to nine digits.
+calc() { awk "BEGIN { printf \"%.9g\", $1 }"; }
+
+# cpu_of PID...: their CPU time in nanoseconds. The scheduler's figure of each thread is exact but forgets threads that have
+# ended; the process's own remembers them, in ticks of 10 ms. The larger one of a process is right.
+cpu_of() {
+  local pid
+  for pid in "$@"; do
+    awk -v hz="$(getconf CLK_TCK)" '
+      FILENAME ~ /stat$/ && FILENAME !~ /schedstat$/ { sub(/.*\) /, ""); ticks = $12 + $13; next }
+      { ns += $1 }
+      END { whole = ticks * 1e9 / hz; printf "%.0f\n", (ns > whole ? ns : whole) }
+    ' "/proc/$pid/stat" "/proc/$pid"/task/*/schedstat
+  done | awk '{ sum += $1 } END { printf "%.0f\n", sum }'
+}
+
+# resident_of PID...: their resident bytes; counted page by page, where VmRSS may be off by some hundred.
+resident_of() {
+  local pid
+  for pid in "$@"; do
+    awk '$1 == "Rss:" { print $2 * 1024 }' "/proc/$pid/smaps_rollup"
+  done | awk '{ sum += $1 } END { printf "%.0f\n", sum }'
+}
+
+# machine_cpu: the CPU time that the whole machine has spent on anything, interrupts included, in nanoseconds: proc_stat(5).
+machine_cpu() {
+  awk -v hz="$(getconf CLK_TCK)" '$1 == "cpu" { printf "%.0f\n", ($2 + $3 + $4 + $7 + $8) * 1e9 / hz }' /proc/stat
+}

@@ -1,0 +1,91 @@
+//! The load scripts, run as a user runs them.
+
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::Mutex;
+
+use serde_json::Value;
+
+/// Loads do not share the machine.
+static TURN: Mutex<()> = Mutex::new(());
+
+fn load(arguments: &[&str]) -> Output {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/load.sh");
+    let mut command = Command::new(script);
+    // scripts/test.sh has installed what is needed.
+    command.args(arguments).args(["--no-install", "--binary", env!("CARGO_BIN_EXE_balancer")]);
+    command.output().expect("running scripts/load.sh")
+}
+
+/// Its results by name, after a run that must succeed.
+#[track_caller]
+fn results(arguments: &[&str]) -> serde_json::Map<String, Value> {
+    let directory = tempfile::tempdir().unwrap();
+    let json = directory.path().join("result.json");
+    let output = load(&[arguments, &["--json", json.to_str().unwrap()]].concat());
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{arguments:?}: {out}{err}");
+    let document: Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+    let rows = document["results"].as_array().expect("results").iter();
+    rows.map(|row| {
+        let name = row["name"].as_str().expect("a name");
+        assert!(out.contains(name), "{name} is missing in {out}");
+        (name.to_owned(), row["value"].clone())
+    })
+    .collect()
+}
+
+#[track_caller]
+fn above_zero(results: &serde_json::Map<String, Value>, names: &[&str]) {
+    for name in names {
+        let value = results.get(*name).and_then(Value::as_f64);
+        assert!(value > Some(0.0), "{name} in {results:?}");
+    }
+}
+
+#[test]
+fn each_load_runs_on_a_balancer_of_its_own_and_says_what_it_carried_and_what_that_cost() {
+    let _turn = TURN.lock().unwrap();
+    for (name, rate) in [("requests", "requests"), ("connections", "connections"), ("throughput", "throughput")] {
+        let results = results(&[name, "--seconds", "1"]);
+        above_zero(&results, &[rate, "CPU of the balancer", "CPU of the whole machine"]);
+    }
+    let idle = results(&["idle", "--seconds", "1", "--connections", "500", "--workers", "1"]);
+    above_zero(&idle, &["memory"]);
+}
+
+#[test]
+fn a_soak_goes_through_requests_connections_and_downloads_and_finds_nothing_wrong() {
+    let _turn = TURN.lock().unwrap();
+    let results = results(&["soak", "--seconds", "6", "--connections", "10"]);
+    above_zero(&results, &["requests", "connections", "downloads"]);
+    assert_eq!(results["refused"], 0);
+}
+
+#[test]
+fn wrong_usage_is_told_what_is_right_and_ends_with_2() {
+    let address = "127.0.0.1:1";
+    let cases: [(&[&str], &str); 6] = [
+        (&[], "which load? There are: throughput requests"),
+        (&["request"], "unknown load 'request'"),
+        (&["requests", "localhost:80"], "ADDRESS is IP:PORT, not 'localhost:80'"),
+        (&["requests", "--seconds", "0"], "--seconds needs a number above 0, not '0'"),
+        (&["requests", address, address], "one load and one address"),
+        (&["latency", "--rate", "fast"], "--rate needs numbers above 0, not 'fast'"),
+    ];
+    for (arguments, why) in cases {
+        let output = load(arguments);
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && err.contains(why) && err.contains("--help"), "{arguments:?}: {err}");
+    }
+}
+
+#[test]
+fn an_address_where_nobody_answers_is_an_error_with_a_remedy() {
+    let _turn = TURN.lock().unwrap();
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let output = load(&["requests", &closed.to_string(), "--pid", &std::process::id().to_string()]);
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{err}");
+    assert!(err.contains(&format!("no answer from http://{closed}/: ")) && err.contains("HTTP server"), "{err}");
+}
