@@ -87,16 +87,16 @@ fn after_thousands_of_sessions_everything_is_as_at_the_beginning() {
         many_exchanges_on_one_session(address);
         thousands_of_sessions(address);
         (0..4).for_each(|_| bulk(address, seed));
-        let held = held(&balancer);
-        assert_eq!(held, began);
+        let now = held(&balancer);
+        assert_eq!(now, began);
         balancer.process().resident()
     };
-    // The first round fills what is kept for reuse; after it nothing may grow.
-    let memory = round();
-    round();
-    let after = round();
-    assert!(after < memory + (1 << 20), "resident memory grew from {memory} to {after}");
-    assert_eq!(backend.total(), 3 * (1 + 4 * 700 + 4));
+    // The first round fills what is kept for reuse, and a later one may yet find a worker busier than before; what is lost, is
+    // lost in each.
+    let resident = [(); 4].map(|()| round());
+    let grown = resident.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).min();
+    assert!(grown < Some(256 << 10), "resident memory grows in each round: {resident:?}");
+    assert_eq!(backend.total(), 4 * (1 + 4 * 700 + 4));
     balancer.stop();
 }
 

@@ -24,7 +24,7 @@ fn without_a_local_port_clients_are_refused_no_backend_is_blamed_and_a_freed_por
         balancer.await_refused("descriptors", refused);
     }
     assert_eq!(balancer.of_backend("a", "failures"), 0, "a local fault is not the backend's");
-    assert!(balancer.has_logged("port"), "it is said what ran out");
+    balancer.await_logged("port");
     held.iter().for_each(|(client, _)| exchange(client));
 
     // A reset leaves no port behind in TIME_WAIT.

@@ -109,7 +109,7 @@ fn the_watchdog_is_fed_while_every_worker_makes_progress_and_no_longer() {
     // One feeding may be due for what was done before.
     fed(&mut manager, Duration::from_millis(500));
     assert_eq!(fed(&mut manager, Duration::from_secs(2)), 0, "it is fed while a worker hangs");
-    assert!(balancer.has_logged("1] makes no progress"));
+    balancer.await_logged("1] makes no progress");
     drop(holder);
     manager.told.clear();
     manager.hears("WATCHDOG=1");

@@ -112,7 +112,7 @@ fn a_new_program_that_fails_leaves_the_old_one_serving_which_says_why() {
         let (code, out, err) = balancer.command(&["upgrade"]);
         assert_eq!((code, &*out), (Some(1), ""), "{err}");
         assert!(err.starts_with("error: not upgraded, the running process serves on: ") && err.contains(why), "{err}");
-        assert!(balancer.has_logged("not upgraded, this process serves on: "));
+        balancer.await_logged("not upgraded, this process serves on: ");
         assert_eq!(balancer.number("/pid"), pid);
         assert_eq!(served_by(address), "a");
     };

@@ -283,6 +283,12 @@ impl Balancer {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).last.iter().any(|line| line.contains(text))
     }
 
+    /// Waits for a line of the log that contains this text: what it did may be seen before what it says of it.
+    #[track_caller]
+    pub(crate) fn await_logged(&self, text: &str) {
+        wait_until(&format!("it has logged {text:?}"), PATIENCE, || self.has_logged(text));
+    }
+
     /// The last line of the log that contains this text.
     pub(crate) fn log_line(&self, text: &str) -> Option<String> {
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
