@@ -10,6 +10,7 @@ start_peer() {
       cat >"$work/balancer.yaml" <<YAML
 workers: 1
 admin: { socket: "$work/admin.sock" }
+state: "$work/state"
 services:
   load:
     listen: $front:$port

@@ -87,6 +87,7 @@ fn config(servers: &[(&str, SocketAddr)]) -> Config {
         drain: Duration::from_secs(2),
         max_connections: None,
         admin: Admin::default(),
+        state: None,
         access_log: AccessLog::Off,
         reload: config::Reload::default(),
         services: vec![config::Service {

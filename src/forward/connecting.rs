@@ -107,6 +107,7 @@ impl Slot {
         match self.pick(io) {
             Ok(backend) => {
                 self.step_out(io);
+                self.tell_of_backup(&backend, io);
                 Ok(backend)
             }
             Err(Unpicked::Full) => self.stand_in_line(ticket, io),
@@ -136,6 +137,19 @@ impl Slot {
         }
         let patience = io.table.load().service(self.service.number).map_or(0, |service| millis(service.settings.queue));
         Err(Event::Queued(patience))
+    }
+
+    /// Tells the control plane, now and then, that backups serve.
+    fn tell_of_backup(&self, backend: &Lease<Backend>, io: &mut Resources) {
+        let service = io.table.load().service(self.service.number);
+        let backups = service.map_or(&[][..], |service| &service.backups);
+        if backups.iter().any(|backup| Arc::ptr_eq(backup, backend.owner())) {
+            let (service, backend) = (&self.service.name, &backend.name);
+            io.report_rarely(Cause::Backup, || Report::Backup {
+                service: Arc::clone(service),
+                backend: Arc::clone(backend),
+            });
+        }
     }
 
     /// Waits no more, served or not; who is in front now is told.

@@ -17,6 +17,7 @@ mod incident;
 mod latency;
 mod limits;
 mod local_faults;
+mod maintenance;
 mod manager;
 mod probing;
 mod queue;

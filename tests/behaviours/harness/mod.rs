@@ -24,7 +24,7 @@ pub(crate) use self::socket::{
     End, admitted, all_acknowledged, assert_ends_with_reset, await_reset, connect, exchange, exchange_bytes, is_reset,
     patient, read_to_end, reset, served_by,
 };
-pub(crate) use self::status::metric;
+pub(crate) use self::status::{metric, post};
 pub(crate) use self::stream::{Bytes, receive, receive_to_end, seed, send, send_in};
 pub(crate) use self::tools::{Server, Tool, free_port, program, run};
 pub(crate) use self::wait::{PATIENCE, SLACK, assert_took, percentile, wait_until};
