@@ -27,6 +27,12 @@ drive() {
   return 1
 }
 
+# rest SECONDS: an interrupt does not wait for it.
+rest() {
+  sleep "$1" &
+  wait $!
+}
+
 # last_words NAME: the end of what the process NAME said.
 last_words() { tail -n 5 "$work/$1.log" | sed 's/^/    /' >&2; }
 
