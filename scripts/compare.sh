@@ -305,6 +305,6 @@ table markdown
 table json >"$tmp/result.json"
 if [[ -n $json ]]; then cp "$tmp/result.json" "$json"; fi
 if [[ -n $html$svg ]]; then
-  python3 "$root/scripts/compare/plots.py" "$tmp/result.json" ${html:+--html "$html"} ${svg:+--svg "$svg"}
+  python3 -B "$root/scripts/compare/plots.py" "$tmp/result.json" ${html:+--html "$html"} ${svg:+--svg "$svg"}
 fi
 if ((failed)); then die "$failed measurements failed and are missing above"; fi

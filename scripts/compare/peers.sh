@@ -43,7 +43,7 @@ CFG
       start peer "$peer" bash -c "$command"
       ;;
   esac
-  listening peer "$port" && return
+  listening peer "$port" $! && return
   say "  $peer does not accept on its port; it said:"
   last_words "$peer"
   return 1

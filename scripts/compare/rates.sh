@@ -56,7 +56,7 @@ load_rates() {
     p50=$(awk -F'\t' '$5 == 50 { print $6 }' "$work/percentiles")
     p99=$(awk -F'\t' '$5 == 99 { print $6 }' "$work/percentiles")
     [[ -n $p50 && -n $p99 ]] || return 1
-    record "p50 at $part %" "$p50" "$achieved" "$machine" || return 1
-    record "p99 at $part %" "$p99" "$achieved" "$machine" || return 1
+    record "rates p50 at $part %" "$p50" "$achieved" "$machine" || return 1
+    record "rates p99 at $part %" "$p99" "$achieved" "$machine" || return 1
   done
 }

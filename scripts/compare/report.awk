@@ -18,8 +18,8 @@ BEGIN {
   define("latency p99", "µs", "µs/exchange", "exchanges/s", 1.0, "")
   parts = split("10 50 80 95", part, " ")
   for (i = 1; i <= parts; i++) {
-    define("p50 at " part[i] " %", "µs", "µs/request", "requests/s", "", "")
-    define("p99 at " part[i] " %", "µs", "µs/request", "requests/s", part[i] == 80 ? 0.8 : "", "")
+    define("rates p50 at " part[i] " %", "µs", "µs/request", "requests/s", "", "")
+    define("rates p99 at " part[i] " %", "µs", "µs/request", "requests/s", part[i] == 80 ? 0.8 : "", "")
   }
   most_idle_bytes = 900
 }
@@ -186,6 +186,12 @@ function any_cost(who,    i) {
   return 0
 }
 
+# Without the percentile: "rates p50 at 10 %" is "rates at 10 %".
+function machine_name(name) {
+  sub(/ p50/, "", name)
+  return name
+}
+
 # The figures behind the last ratio.
 function markdown_machine(    i, name, row, j, rule) {
   row = "| CPU of the whole machine | unit |"
@@ -199,7 +205,7 @@ function markdown_machine(    i, name, row, j, rule) {
     name = load[i]
     # Both percentiles of a run come from the same span.
     if (!(name in measured) || unit_of_machine[name] == "" || name ~ /p99/) continue
-    row = "| " (name ~ /^p50 at/ ? "rates" substr(name, 4) : name ~ /p50/ ? "latency" : name) " | " unit_of_machine[name] " |"
+    row = "| " machine_name(name) " | " unit_of_machine[name] " |"
     for (j = 1; j <= columns; j++) row = row " " figure(median(machine, name, peer[j])) " |"
     print row
   }
