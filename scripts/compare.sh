@@ -118,7 +118,8 @@ for name in "${loads[@]}"; do
   [[ ,$all_loads,$all_scales, == *,"$name",* ]] || wrong "unknown load '$name' (there are: ${all_loads//,/ } ${all_scales//,/ })"
 done
 for name in "${peers[@]}"; do
-  [[ ,$all_peers, == *",$name,"* || -n ${commands[$name]-} ]] || wrong "unknown peer '$name' (there are: ${all_peers//,/ }; --peer names others)"
+  [[ ,$all_peers, == *",$name,"* || -n ${commands[$name]-} ]] ||
+    wrong "unknown peer '$name' (there are: ${all_peers//,/ }; --peer names others)"
 done
 uses() { [[ " $1 " == *" $2 "* ]]; }
 scales() { [[ ,$all_scales, == *",$1,"* ]]; }
@@ -142,9 +143,10 @@ for name in "${loads[@]}"; do
   case $name in
     bulk) needed+=(iperf3:iperf3) ;;
     wire) needed+=(iperf3:iperf3 ethtool:ethtool) ;;
-    requests | pipelined | sessions | memory) needed+=(redis-server:redis-server redis-benchmark:redis-tools) ;;
+    requests | pipelined | sessions) needed+=(redis-server:redis-server redis-benchmark:redis-tools) ;;
     connections | backends | reload) needed+=(nginx:nginx wrk:wrk) ;;
     idle) needed+=(redis-server:redis-server) ;;
+    memory) needed+=(redis-server:redis-server redis-benchmark:redis-tools iperf3:iperf3) ;;
     latency) needed+=(sockperf:sockperf) ;;
     rates) needed+=(nginx:nginx) ;;
     workers) needed+=(iperf3:iperf3 redis-server:redis-server redis-benchmark:redis-tools nginx:nginx wrk:wrk) ;;
@@ -281,7 +283,9 @@ about() {
   if command -v redis-server >/dev/null; then printf 'redis\t%s\n' "$(redis-server --version | sed 's/.*v=\([^ ]*\).*/\1/')"; fi
   if command -v wrk >/dev/null; then printf 'wrk\t%s\n' "$({ wrk -v 2>&1 || true; } | awk 'NR == 1 { print $2 }')"; fi
   if command -v iperf3 >/dev/null; then printf 'iperf3\t%s\n' "$(iperf3 --version | awk 'NR == 1 { print $2 }')"; fi
-  if command -v sockperf >/dev/null; then printf 'sockperf\t%s\n' "$(sockperf --version 2>&1 | awk '/version/ { print $3; exit }')"; fi
+  if command -v sockperf >/dev/null; then
+    printf 'sockperf\t%s\n' "$(sockperf --version 2>&1 | awk '/version/ { print $3; exit }')"
+  fi
   if [[ -n $oha ]]; then printf 'oha\t%s\n' "$("$oha" --version | awk '{ print $2 }')"; fi
   if [[ -n $peak ]]; then printf 'rates\tshares of %.0f requests/s, the highest of %s\n' "$peak" "$peak_of"; fi
   printf 'settings\trounds: %s, of %s s each; one worker each%s\n' "$rounds" "$seconds" "${pin:+, the peer on a CPU of its own}"

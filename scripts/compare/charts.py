@@ -63,8 +63,8 @@ def line(x1, y1, x2, y2, kind):
 def picture(body, height, label):
     """One SVG document."""
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" width="{WIDTH}" height="{height:.0f}" role="img" '
-        f'aria-label="{escape(label)}">\n<style>\n{STYLE}\n</style>\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" width="{WIDTH}" height="{height:.0f}" '
+        f'role="img" aria-label="{escape(label)}">\n<style>\n{STYLE}\n</style>\n'
         f'<rect class="paper" width="100%" height="100%" />\n' + "\n".join(body) + "\n</svg>\n"
     )
 
@@ -117,7 +117,7 @@ def legend(left, top, width, entries):
         needed = 24 + len(name) * CHARACTER + 14
         if x + needed > left + width and x > left:
             x, y = left, y + 16
-        parts.append(f'<line x1="{x:.1f}" y1="{y + 6:.1f}" x2="{x + 18:.1f}" y2="{y + 6:.1f}" class="s{colour}" stroke-width="3" />')
+        parts.append(f'<g stroke-width="3">{line(x, y + 6, x + 18, y + 6, f"s{colour}")}</g>')
         parts.append(text(x + 24, y + 10, name))
         x += needed
     return parts, y + 16 - top
@@ -199,7 +199,7 @@ def curves(title, unit, places, series, named=short, log=False, with_legend=True
             parts.append(f'<polyline points="{path}" class="s{colour}" stroke-width="2" stroke-linejoin="round" />')
             for at, middle, lowest, highest in points:
                 if highest > lowest:
-                    parts.append(f'<g stroke-width="1">{line(across(at), up(lowest), across(at), up(highest), "s" + colour)}</g>')
+                    parts.append(line(across(at), up(lowest), across(at), up(highest), f"s{colour}"))
                 parts.append(
                     f'<circle cx="{across(at):.1f}" cy="{up(middle):.1f}" r="3" class="c{colour}">'
                     f"<title>{escape(name)}: {figure(middle)} ({figure(lowest)} to {figure(highest)})</title></circle>"

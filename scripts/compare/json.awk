@@ -14,7 +14,8 @@ function truth(word) { return word == "-" ? "null" : word == "yes" ? "true" : "f
 
 # A name, and a median with its range.
 function range_field(name, middle, lowest, highest) {
-  return sprintf(", \"%s\": %s, \"%s_low\": %s, \"%s_high\": %s", name, number(middle), name, number(lowest), name, number(highest))
+  return sprintf(", \"%s\": %s, \"%s_low\": %s, \"%s_high\": %s", name, number(middle), name, number(lowest), name, \
+    number(highest))
 }
 
 function json_summary(name,    j, out) {
@@ -22,8 +23,8 @@ function json_summary(name,    j, out) {
   out = sprintf("    {\"load\": %s, \"unit\": %s, \"machine_unit\": %s, \"rate_unit\": %s", quoted(name), quoted(unit[name]), \
     quoted(unit_of_machine[name]), quoted(per[name]))
   for (j = 1; j <= columns; j++) {
-    out = out sprintf(", %s: {\"cost\": %s, \"rate\": %s, \"machine\": %s}", quoted(peer[j]), number(median(cost, name, peer[j])), \
-      number(median(rate, name, peer[j])), number(median(machine, name, peer[j])))
+    out = out sprintf(", %s: {\"cost\": %s, \"rate\": %s, \"machine\": %s}", quoted(peer[j]), \
+      number(median(cost, name, peer[j])), number(median(rate, name, peer[j])), number(median(machine, name, peer[j])))
   }
   out = out ", \"best\": " (best == "" ? "null" : quoted(best)) range_field("ratio", ratio, ratio_low, ratio_high)
   out = out sprintf(", \"target\": %s, \"met\": %s", number(target[name]), truth(met(name)))
@@ -37,14 +38,16 @@ function json_summary(name,    j, out) {
 }
 
 function json_scaling(name,    j, n, at, out, growth) {
-  out = sprintf("    {\"series\": %s, \"title\": %s, \"unit\": %s, \"points\": [", quoted(name), quoted(title[name]), quoted(series_unit[name]))
+  out = sprintf("    {\"series\": %s, \"title\": %s, \"unit\": %s, \"points\": [", quoted(name), quoted(title[name]), \
+    quoted(series_unit[name]))
   n = split(places[name], at, " ")
   for (j = 1; j <= n; j++) {
     growth = median(value, name, at[j])
     out = out (j > 1 ? ", " : "") "{\"at\": " quoted(at[j]) range_field("value", growth, low, high) "}"
   }
   growth = ratio_of(value, name, compared[name], against[name])
-  out = out "], \"compared\": " quoted(compared[name]) ", \"against\": " quoted(against[name]) range_field("ratio", growth, low, high)
+  out = out "], \"compared\": " quoted(compared[name]) ", \"against\": " quoted(against[name])
+  out = out range_field("ratio", growth, low, high)
   return out sprintf(", \"target\": %s, \"met\": %s}", number(most_growth[name]), truth(growth_met(growth, most_growth[name])))
 }
 

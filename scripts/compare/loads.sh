@@ -11,7 +11,9 @@ record() {
   printf '%s\t%s\t%s\t%s\t%s\t%s\n' "$round" "$peer" "$1" "$2" "$3" "${4-}" >>"$results"
   # A point of a curve is said as such.
   [[ $results == "$tmp/results.tsv" ]] || return 0
-  say "  round $round/$rounds  $1  $peer:${2:+ $(printf '%.2f' "$2")}${4:+ machine $(printf '%.2f' "$4")}${3:+  at $(printf '%.2f' "$3")/s}"
+  local said="round $round/$rounds  $1  $peer:"
+  said+=${2:+ $(printf '%.2f' "$2")}${4:+  whole machine $(printf '%.2f' "$4")}${3:+  at $(printf '%.2f' "$3")/s}
+  say "  $said"
 }
 
 # begin, finished: what peer and machine have used before and after a load; the machine's span is the narrower one.
@@ -164,16 +166,17 @@ hold() {
 
 # Round trips in microseconds.
 load_latency() {
-  local p50 p99 count rate machine cost
+  local p50 p99 count length rate machine cost
   begin
   drive sockperf ping-pong --tcp -i "$front" -p "$port" -t "$seconds" -m 64 --full-rtt || return 1
   finished
   p50=$(awk '/percentile 50\.000/ { print $NF }' "$work/client.log")
   p99=$(awk '/percentile 99\.000/ { print $NF }' "$work/client.log")
-  read -r count rate < <(sed -n 's/.*\[Valid Duration\] RunTime=\([0-9.]*\) sec;.*ReceivedMessages=\([0-9]*\).*/\2 \1/p' "$work/client.log")
-  [[ -n $p50 && -n $p99 && -n $rate ]] || return 1
+  read -r count length < <(sed -n 's/.*\[Valid Duration\] RunTime=\([0-9.]*\) sec;.*ReceivedMessages=\([0-9]*\).*/\2 \1/p' \
+    "$work/client.log")
+  [[ -n $p50 && -n $p99 && -n $length ]] || return 1
   shares "$count" 1e3
-  rate=$(calc "$count / $rate")
+  rate=$(calc "$count / $length")
   record 'latency p50' "$p50" "$rate" "$machine"
   record 'latency p99' "$p99" "$rate" "$machine"
 }

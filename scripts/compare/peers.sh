@@ -62,7 +62,9 @@ services:
     health: { probe: $probe }
     backends:
 YAML
-  for ((number = 0; number < backends; number++)); do printf '      server-%s: "%s:%s"\n' "$number" "$server" $(($1 + number)); done
+  for ((number = 0; number < backends; number++)); do
+    printf '      server-%s: "%s:%s"\n' "$number" "$server" $(($1 + number))
+  done
 }
 
 # translate TARGET: no process at all: the kernel rewrites the addresses of each packet and forwards it.

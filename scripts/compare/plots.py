@@ -13,7 +13,8 @@ from pathlib import Path
 import charts
 
 PAGE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2rem auto; padding: 0 1rem; background: #fff; color: #1d2126; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2rem auto; padding: 0 1rem; }
+body { background: #fff; color: #1d2126; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: 13px; }
 th, td { padding: .3rem .6rem; text-align: left; border-bottom: 1px solid #e1e4e8; vertical-align: top; }
@@ -149,7 +150,8 @@ def ratio(entry, name, of="", target=None, met=None):
     """A ratio with its range, what it is taken of, its target, and in words and colour whether that is met."""
     if entry[name] is None:
         return "<td>-</td>"
-    lines = [f"<b>{entry[name]:.3f}</b>{of}", f'<span class="note">{entry[name + "_low"]:.3f} to {entry[name + "_high"]:.3f}</span>']
+    low, high = entry[name + "_low"], entry[name + "_high"]
+    lines = [f"<b>{entry[name]:.3f}</b>{of}", f'<span class="note">{low:.3f} to {high:.3f}</span>']
     if target is not None:
         word = "yes" if met else "no"
         lines.append(f'<span class="note">at most {target:.2f}:</span> <span class="{word}">{word}</span>')
@@ -165,7 +167,8 @@ def table(head, rows):
 def comparison_table(result):
     """One row a load."""
     peers = result["peers"]
-    named = [key[9:] for key in (result["summary"] or [{}])[0] if key.startswith("ratio to ") and not key.endswith(("_low", "_high"))]
+    keys = result["summary"][0]
+    named = [peer for peer in peers if f"ratio to {peer}" in keys]
     head = ["load", *peers, "ratio to the best"] + [f"ratio to {name}" for name in named]
     head += ["whole machine against address translation"] if "nat" in peers else []
     rows = []
@@ -201,14 +204,14 @@ def page(result, pictures):
     parts = ["<h1>What balancer costs</h1>"]
     if result["summary"]:
         parts.append(
-            "<p>Cost is the CPU time of a balancer's own processes, or what the unit says. Ratios are taken round by round: the median,"
-            " and the lowest to the highest. The best is HAProxy or nginx, whichever costs less.</p>"
+            "<p>Cost is the CPU time of a balancer's own processes, or what the unit says. Ratios are taken round by round:"
+            " the median, and the lowest to the highest. The best is HAProxy or nginx, whichever costs less.</p>"
         )
         parts.append(comparison_table(result))
     sections = [
         ("cost", "Cost", "Bars are medians of the rounds, lines their ranges. Less is better."),
-        ("machine", "The whole machine", "Client, server and interrupts included. Address translation (nat) is the kernel's floor."),
-        ("percentiles", "Latency at constant rates", "Sent when due, whether or not answers have come. Rates are shares of the best peer's highest."),
+        ("machine", "The whole machine", "Client, server and interrupts included. Address translation (nat) is the floor."),
+        ("percentiles", "Latency at constant rates", "Sent when due. The rates are shares of the best peer's highest."),
         ("scaling", "How balancer scales", "Points are medians of the rounds, lines at them their ranges."),
     ]
     for name, title, note in sections:
@@ -217,10 +220,14 @@ def page(result, pictures):
     if result["scaling"]:
         parts.append(scaling_table(result))
     parts.append("<h2>How it was measured</h2>")
-    parts.append(table(["", ""], [f'<td>{escape(name)}</td><td class="said"><code>{escape(said)}</code></td>' for name, said in result["about"].items()]))
+    said = result["about"].items()
+    rows = [f'<td>{escape(name)}</td><td class="said"><code>{escape(what)}</code></td>' for name, what in said]
+    parts.append(table(["", ""], rows))
+    head = '<meta charset="utf-8">\n<meta name="viewport" content="width=device-width">\n<title>What balancer costs</title>'
     return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<meta name="viewport" content="width=device-width">\n'
-        f"<title>What balancer costs</title>\n<style>{PAGE}{charts.STYLE}</style>\n</head>\n<body>\n" + "\n".join(parts) + "\n</body>\n</html>\n"
+        f'<!doctype html>\n<html lang="en">\n<head>\n{head}\n<style>{PAGE}{charts.STYLE}</style>\n</head>\n<body>\n'
+        + "\n".join(parts)
+        + "\n</body>\n</html>\n"
     )
 
 

@@ -175,7 +175,8 @@ function markdown_row(name,    j, row) {
     row = row " " ranged(ratio, low, high) " |"
   }
   if (has_peer("nat")) {
-    row = row " " ranged(machine_ratio, machine_low, machine_high) " | " at_most(machine_target[name]) " | " machine_met(name) " |"
+    row = row " " ranged(machine_ratio, machine_low, machine_high) " | " at_most(machine_target[name])
+    row = row " | " machine_met(name) " |"
   }
   print row (per[name] == "" ? " - |" : " " per_peer(rate, name) " " per[name] " |")
 }

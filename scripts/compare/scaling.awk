@@ -12,6 +12,7 @@ BEGIN {
   curve("backends source_hash", "connection, by backends, source_hash", "µs CPU/connection", 1000, 2, 1.10)
   curve("memory idle", "idle session, by sessions", "resident bytes/session", "", "", "")
   curve("memory busy", "busy session, by sessions", "resident bytes/session", "", "", "")
+  curve("memory bulk", "session in bulk", "resident bytes/session", "", "", "")
   curve("reload", "connections, by reloads (ten a second)", "connections/s", "continuous", "none", "")
 }
 

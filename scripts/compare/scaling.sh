@@ -96,7 +96,7 @@ occupy() {
 redis_info() { inside server redis-cli -h "$server" info | sed -n "s/^$1:\([0-9]*\).*/\1/p"; }
 
 scale_memory() {
-  local count before
+  local count before streams=100 flowing
   for count in $(session_counts 100 1000 9000); do
     point "memory-idle-$count" requests || return 1
     before=$(peer_resident)
@@ -108,6 +108,18 @@ scale_memory() {
     occupy "$count" || return 1
     scaled "memory busy" "$count" "$(calc "($(peer_resident) - $before) / $count")" || return 1
   done
+  # As many streams as iperf3 carries at once, nearly.
+  point memory-bulk bulk || return 1
+  before=$(peer_resident)
+  start client bulk iperf3 -c "$front" -p "$port" -P "$streams" -t 3600
+  flowing=$!
+  rest 3
+  if [[ ! -e /proc/$flowing ]]; then
+    say "  could not keep $streams streams flowing; the client said:"
+    last_words bulk
+    return 1
+  fi
+  scaled "memory bulk" "$streams" "$(calc "($(peer_resident) - $before) / $streams")"
 }
 
 scale_backends() {
