@@ -37,9 +37,10 @@ CFG
       return
       ;;
     *)
+      mkdir "$work/own"
       command=${commands[$peer]//'{listen}'/"$front:$port"}
       command=${command//'{target}'/"$target"}
-      command=${command//'{dir}'/"$work"}
+      command=${command//'{dir}'/"$work/own"}
       start peer "$peer" bash -c "$command"
       ;;
   esac
