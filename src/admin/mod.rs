@@ -6,6 +6,7 @@ mod doors;
 pub(crate) mod fixture;
 mod http;
 mod metrics;
+mod page;
 mod ready;
 mod routes;
 mod socket;
