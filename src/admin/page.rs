@@ -88,7 +88,9 @@ mod tests {
     #[test]
     fn the_document_names_no_other_place_and_makes_no_markup_of_data() {
         let without_namespace = DOCUMENT.replace("http://www.w3.org/2000/svg", "");
-        for word in ["http:", "https:", "//cdn", "@import", "url(", "innerHTML", "outerHTML", "insertAdjacentHTML", "eval("] {
+        for word in
+            ["http:", "https:", "//cdn", "@import", "url(", "innerHTML", "outerHTML", "insertAdjacentHTML", "eval("]
+        {
             assert!(!without_namespace.contains(word), "{word}");
         }
         for word in ["POST", "PUT", "DELETE", "method:", "WebSocket", "sendBeacon", "<form"] {

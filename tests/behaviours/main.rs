@@ -18,6 +18,7 @@ mod latency;
 mod limits;
 mod local_faults;
 mod manager;
+mod page;
 mod probing;
 mod queue;
 mod real_servers;

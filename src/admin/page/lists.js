@@ -72,7 +72,9 @@ function attention(status, now) {
       const who = service + '/' + name;
       const age = ' for ' + ago(backend.since, now);
       if (backend.state === 'drained') {
-        lines.push(['held', who + ' is drained', age + (backend.drain ? ': ' + lease(backend.drain, now) : ': ' + backend.reason)]);
+        const what = who + (backend.drain && backend.drain.kind === 'drill' ? ' is in a drill' : ' is drained');
+        const why = backend.drain ? lease(backend.drain, now) : backend.reason;
+        lines.push(['held', what, holder(backend.drain) + age + ': ' + why]);
       } else if (backend.state === 'down') {
         lines.push(['bad', who + ' is down', age + ': ' + backend.reason]);
       } else if (backend.state === 'starting') {
@@ -95,7 +97,7 @@ function attention(status, now) {
       ': ' + counted(left.connections, 'session') + ' still open']);
   }
   const { on_disk: disk, last_reload: reload } = status.config;
-  if (disk === 'changed') lines.push(['warn', 'The configuration file has changed', ' and is not what runs; `balancer reload` applies it']);
+  if (disk === 'changed') lines.push(['warn', 'The configuration file has changed', ': what runs is from ' + ago(status.config.loaded, now) + ' ago, and a reload would apply the new one']);
   if (disk === 'missing') lines.push(['warn', 'The configuration file is gone', '; what runs cannot be started again from it']);
   if (reload && reload.result !== 'applied') {
     lines.push(['warn', 'The last reload was ' + reload.result, ', ' + ago(reload.at, now) + ' ago' + (reload.message ? ': ' + reload.message : '')]);

@@ -24,6 +24,7 @@ function makeService(name) {
   const fact = {};
   for (const key of ['up', 'sessions', 'new', 'refused', 'in', 'out']) facts.append(fact[key] = make('span'));
   fact.new.after(line);
+  for (const key of ['new', 'in', 'out', 'refused']) style(fact[key], 'right');
   summary.append(make('span', 'title', title), state, facts);
   const where = make('p', 'redundancy quiet');
   const redundancy = make('p', 'redundancy');
@@ -81,15 +82,17 @@ function makeBackend(label) {
   return parts;
 }
 
-// Who holds a backend out, why, and for how long still.
+// Who holds a backend out; why, and for how long still.
+function holder(drain) {
+  return drain && drain.by ? ' by ' + drain.by : '';
+}
 function lease(drain, now) {
-  if (!drain) return '';
-  const what = drain.kind === 'drill' ? 'drill' : 'drained';
-  const by = drain.by ? ' by ' + drain.by : '';
-  const why = drain.reason ? ': ' + drain.reason : '';
   const left = Date.parse(drain.until) - now;
-  const until = Number.isNaN(left) ? '' : left > 0 ? '; comes back in ' + ahead(drain.until, now) : '; is due back';
-  return what + by + why + until;
+  const until = Number.isNaN(left) ? '' : left > 0 ? 'comes back in ' + ahead(drain.until, now) : 'is due back';
+  return [drain.reason, until].filter(Boolean).join('; ');
+}
+function whyOut(drain, now) {
+  return (drain.kind === 'drill' ? 'drill' : 'drained') + holder(drain) + ': ' + lease(drain, now);
 }
 
 function redundancy(of) {
@@ -123,7 +126,7 @@ function drawBackend(parts, key, backend, rates, now) {
   write(parts.probe, milliseconds(backend.probe_ms));
   plot(parts.newLine, rates.line(key + ' new'));
   plot(parts.probeLine, rates.line(key + ' probe'));
-  write(parts.note, [backend.address, lease(backend.drain, now) || backend.reason].filter(Boolean).join(' · '));
+  write(parts.note, [backend.address, backend.drain ? whyOut(backend.drain, now) : backend.reason].filter(Boolean).join(' · '));
 }
 
 function matches(wanted, service, name, backend) {

@@ -181,7 +181,10 @@ fn unknown_paths_and_methods_are_told_what_there_is() {
     let (code, _, body) = request(&running.path, "GET", "/v2/nothing?at=all");
     let refusal: Json = serde_json::from_str(&body).unwrap();
     assert_eq!(code, 404);
-    assert_eq!(refusal["paths"], json!(["/", "/v1/status", "/v1/reload", "/v1/upgrade", "/metrics", "/healthz", "/readyz"]));
+    assert_eq!(
+        refusal["paths"],
+        json!(["/", "/v1/status", "/v1/reload", "/v1/upgrade", "/metrics", "/healthz", "/readyz"])
+    );
     let (code, head, body) = request(&running.path, "POST", "/v1/status");
     assert_eq!(code, 405);
     assert!(head.contains("allow: get, head"), "{head}");
