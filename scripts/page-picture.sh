@@ -10,16 +10,16 @@ usage() {
 Usage: scripts/page-picture.sh [--program FILE] [--output FILE] [--width PIXELS] [--height PIXELS] [--dark]
 
 Plays an incident on this machine's own loopback addresses and photographs the page: clients come, a server is drained, another
-one is killed and its backup takes over. Takes half a minute.
+one is killed, and a backup takes what the survivor cannot carry. Takes half a minute.
 
   --program  the balancer; target/release/balancer unless said otherwise
   --output   docs/page.png unless said otherwise
-  --width, --height  of the window; 1440 and 860 unless said otherwise
+  --width, --height  of the window; 1440 and 960 unless said otherwise
   --dark     as it looks to those who have asked for dark pages
 TEXT
 }
 
-program=target/release/balancer output=docs/page.png width=1440 height=860 dark=''
+program=target/release/balancer output=docs/page.png width=1440 height=960 dark=''
 while (($#)); do
   case $1 in
     --program) program=${2:?$1 needs a file}; shift ;;
@@ -57,8 +57,8 @@ TEXT
   pids+=($!)
   last=$!
 }
-for host in 11 12 13 21 22; do server "127.0.10.$host"; done
-server 127.0.10.23
+for host in 11 13 21 22 23; do server "127.0.10.$host"; done
+server 127.0.10.12
 doomed=$last
 
 cat >"$work/balancer.yaml" <<TEXT
@@ -67,7 +67,7 @@ state: $work/state
 services:
   web:
     listen: 127.0.10.1:8080
-    backends: { web-01: { address: 127.0.10.11:8080, max_connections: 60 }, web-02: { address: 127.0.10.12:8080, max_connections: 60 } }
+    backends: { web-01: { address: 127.0.10.11:8080, max_connections: 3 }, web-02: { address: 127.0.10.12:8080, max_connections: 3 } }
     backups: { web-03: 127.0.10.13:8080 }
     health: { interval: 500ms, timeout: 300ms }
   api:
@@ -85,12 +85,12 @@ for _ in {1..100}; do curl -sf 127.0.10.1:9900/readyz >/dev/null && break; sleep
 load() {
   while :; do wrk -t1 "-c$2" -d2s -H 'Connection: close' "http://127.0.10.1:$1/" >/dev/null || true; done
 }
-load 8080 4 & pids+=($!)
+load 8080 6 & pids+=($!)
 load 8081 3 & pids+=($!)
 (
   sleep 6
   kill "$doomed"
-  "$program" drain web/web-02 --for 30m --reason "kernel upgrade" --socket "$work/admin.sock" >/dev/null 2>&1 || true
+  "$program" drain api/api-03 --for 30m --reason "kernel upgrade" --socket "$work/admin.sock" >/dev/null 2>&1 || true
 ) &
 pids+=($!)
 scripts/page-picture.py http://127.0.10.1:9900/ "$work/page.png" --width "$width" --height "$height" --seconds 24 ${dark:+--dark}

@@ -49,7 +49,7 @@ function perSecond(value, write) {
   return (value > 0 && value < 10 ? value.toFixed(1) : amount(value)) + '/s';
 }
 function milliseconds(value) {
-  return typeof value === 'number' ? (value < 10 ? value.toFixed(1) : String(Math.round(value))) + ' ms' : '–';
+  return typeof value === 'number' ? value.toFixed(value < 1 ? 2 : value < 10 ? 1 : 0) + ' ms' : '–';
 }
 function ofLimit(count, limit) {
   return typeof limit === 'number' ? amount(count) + ' of ' + amount(limit) : amount(count);

@@ -1,7 +1,7 @@
 // What one answer cannot say: rates and recent values, from the answers that came before. Pure: no element, no clock.
 
 // Values kept for each small line.
-const KEPT = 40;
+const KEPT = 30;
 
 // Rates of growing counters, by the counters' names.
 class Rates {
