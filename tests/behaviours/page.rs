@@ -73,12 +73,15 @@ fn everything(balancer: &Balancer) -> Value {
     status
 }
 
+/// Draws an answer of ours, and from now on no other.
 fn show(browser: &mut Browser, status: &Value) {
-    let events: Vec<_> = ["drain", "state", "a kind of a later version"]
-        .iter()
-        .map(|kind| json!({ "time": status["started"], "kind": kind, "service": "web", "backend": "a", "by": HOSTILE, "text": HOSTILE }))
-        .collect();
-    browser.evaluate(&format!("show({status}, performance.now()); showTimeline({});", json!({ "events": events })));
+    let event = |kind: &&str| json!({ "time": status["started"], "kind": kind, "service": "web", "backend": "a", "by": HOSTILE, "text": HOSTILE });
+    let events: Vec<_> = ["drain", "state", "a kind of a later version"].iter().map(event).collect();
+    browser.evaluate(&format!(
+        "globalThis.draw ??= show; globalThis.drawEvents ??= showTimeline; show = showTimeline = () => {{}};
+         draw({status}, performance.now()); drawEvents({});",
+        json!({ "events": events })
+    ));
 }
 
 #[test]

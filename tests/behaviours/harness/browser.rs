@@ -3,12 +3,16 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::tools::program;
-use super::{Kills, PATIENCE, wait_until};
+use super::{Kills, wait_until};
+
+/// How long a test waits for a browser, which takes its time where others work.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A browser with one page open.
 pub(crate) struct Browser {
