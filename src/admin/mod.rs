@@ -6,6 +6,7 @@ mod doors;
 pub(crate) mod fixture;
 mod http;
 mod metrics;
+mod page;
 mod people;
 mod ready;
 mod routes;

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Bytes, Incoming};
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
 use hyper::{Method, Request, Response, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use serde::de::DeserializeOwned;
@@ -14,13 +16,14 @@ use tokio::sync::oneshot;
 
 use super::status::Status;
 use super::view::View;
-use super::{metrics, ready};
+use super::{metrics, page, ready};
 use crate::duration;
 use crate::link::{Draining, Order, Orders, Outcome, Reply};
 use crate::observe::condition::Purpose;
 use crate::observe::running::Reloaded;
 use crate::observe::timeline::Event;
 
+const PAGE: &str = "/";
 const STATUS: &str = "/v1/status";
 const RELOAD: &str = "/v1/reload";
 const UPGRADE: &str = "/v1/upgrade";
@@ -33,7 +36,7 @@ const HEALTHZ: &str = "/healthz";
 const READYZ: &str = "/readyz";
 
 /// Every path there is.
-const PATHS: [&str; 10] = [STATUS, TIMELINE, RELOAD, UPGRADE, DRAIN, RESTORE, FORGET, METRICS, HEALTHZ, READYZ];
+const PATHS: [&str; 11] = [PAGE, STATUS, TIMELINE, RELOAD, UPGRADE, DRAIN, RESTORE, FORGET, METRICS, HEALTHZ, READYZ];
 
 /// Those that change something.
 const CHANGES: [&str; 5] = [RELOAD, UPGRADE, DRAIN, RESTORE, FORGET];
@@ -181,6 +184,7 @@ pub(super) async fn answer(
         return too_large(format!("{path} takes no body"));
     }
     match path {
+        PAGE => document(),
         STATUS => json(StatusCode::OK, &Status::of(view)),
         TIMELINE => timeline(view, request.uri().query().unwrap_or_default()),
         METRICS => respond(StatusCode::OK, metrics::CONTENT_TYPE, metrics::text(view).into()),
@@ -324,13 +328,22 @@ async fn body<T: Default + DeserializeOwned>(request: Request<Incoming>) -> Resu
         .map_err(|error| refuse(StatusCode::BAD_REQUEST, format!("{path} does not understand this body: {error}")))
 }
 
+fn document() -> Response<Full<Bytes>> {
+    let mut response = respond(StatusCode::OK, page::CONTENT_TYPE, Bytes::from_static(page::DOCUMENT.as_bytes()));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_SECURITY_POLICY, page::policy());
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    response
+}
+
 fn ok() -> Response<Full<Bytes>> {
     respond(StatusCode::OK, TEXT, Bytes::from_static(b"ok\n"))
 }
 
 fn not_allowed(error: String, allowed: &'static str) -> Response<Full<Bytes>> {
     let mut response = refuse(StatusCode::METHOD_NOT_ALLOWED, error);
-    response.headers_mut().insert(ALLOW, hyper::header::HeaderValue::from_static(allowed));
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
     response
 }
 
@@ -361,7 +374,6 @@ fn json(code: StatusCode, document: &impl Serialize) -> Response<Full<Bytes>> {
 }
 
 fn respond(code: StatusCode, content_type: &'static str, body: Bytes) -> Response<Full<Bytes>> {
-    use hyper::header::HeaderValue;
     let mut response = Response::new(Full::new(body));
     *response.status_mut() = code;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));

@@ -19,6 +19,7 @@ mod limits;
 mod local_faults;
 mod maintenance;
 mod manager;
+mod page;
 mod probing;
 mod queue;
 mod real_servers;

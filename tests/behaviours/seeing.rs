@@ -15,7 +15,7 @@ use crate::harness::{
 const HEALTH: &str = "health: { interval: 200ms, timeout: 150ms, rise: 2, fall: 2 }";
 
 /// Where the TCP side listens, as the log says it.
-fn http(balancer: &Balancer) -> SocketAddr {
+pub(super) fn http(balancer: &Balancer) -> SocketAddr {
     let line = balancer.log_line("status and metrics on http://").expect("the TCP side is announced");
     let (_, address) = line.split_once("http://").expect("an address");
     address.split(',').next().and_then(|address| address.parse().ok()).expect("an address")

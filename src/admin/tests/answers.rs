@@ -182,6 +182,7 @@ fn unknown_paths_and_methods_are_told_what_there_is() {
     let refusal: Json = serde_json::from_str(&body).unwrap();
     assert_eq!(code, 404);
     let paths = [
+        "/",
         "/v1/status",
         "/v1/timeline",
         "/v1/reload",
@@ -205,6 +206,32 @@ fn unknown_paths_and_methods_are_told_what_there_is() {
     assert_eq!((code, &*body), (200, ""));
     assert!(!head.contains("content-length: 0"), "{head}");
     assert_eq!(request(&running.path, "GET", "/healthz").2, "ok\n");
+}
+
+#[test]
+fn the_page_is_one_document_that_may_ask_nobody_else() {
+    let running = start(view(&["web"], &["web-01"]));
+    let (code, head, body) = request(&running.path, "GET", "/");
+    assert_eq!(code, 200);
+    for line in ["content-type: text/html; charset=utf-8", "x-content-type-options: nosniff", "cache-control: no-store"]
+    {
+        assert!(head.contains(line), "{head}");
+    }
+    let (_, policy) = head.split_once("content-security-policy: ").unwrap();
+    let policy: Vec<_> = policy.lines().next().unwrap().split("; ").collect();
+    for rule in
+        ["default-src 'none'", "connect-src 'self'", "frame-ancestors 'none'", "form-action 'none'", "base-uri 'none'"]
+    {
+        assert!(policy.contains(&rule), "{policy:?}");
+    }
+    assert!(
+        !policy.iter().any(|rule| rule.contains("unsafe") || rule.contains('*') || rule.contains("http")),
+        "{policy:?}"
+    );
+    assert!(body.starts_with("<!doctype html>") && body.ends_with("</html>\n"));
+    let (code, _, body) = request(&running.path, "HEAD", "/");
+    assert_eq!((code, &*body), (200, ""));
+    assert_eq!(request(&running.path, "POST", "/").0, 405);
 }
 
 #[test]
