@@ -3,6 +3,7 @@
 mod harness;
 
 mod access_log;
+mod admin;
 mod algorithms;
 mod backpressure;
 mod backups;

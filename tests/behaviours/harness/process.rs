@@ -17,6 +17,11 @@ use super::wait::wait_until;
 pub(crate) struct Process(pub(super) u32);
 
 impl Process {
+    /// Its number.
+    pub(crate) fn id(self) -> u32 {
+        self.0
+    }
+
     /// Bytes of memory that it has resident.
     pub(crate) fn resident(self) -> u64 {
         let status = self.read("status");
