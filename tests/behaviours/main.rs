@@ -23,6 +23,7 @@ mod manager;
 mod probing;
 mod queue;
 mod real_servers;
+mod reasons;
 mod relay;
 mod reload;
 mod resets;
