@@ -72,6 +72,8 @@ fn on_a_full_disk_sessions_go_on_what_is_lost_is_counted_and_lines_come_again_wh
     sessions(&balancer, &mut ended, 50);
     await_all(&balancer, &[&old, &log], ended);
     assert_eq!((lost(&balancer), whole(&log)), (before, 50), "nothing is lost where there is room");
+    let text = fs::read_to_string(&log).expect("the new log");
+    assert_eq!(text.lines().count(), 50, "something else is in the new file: {text}");
     balancer.await_no_session();
     balancer.stop();
 }
