@@ -87,6 +87,7 @@ fn the_share_of_a_backend_that_starts_slowly_grows_until_it_is_whole() {
     // It weighs as much as 15/16 of the other, with which 16 of 32 can be its own, after 14/16 of the time.
     assert!(start.elapsed() >= Duration::from_millis(3500), "it was whole after {:?}: {counts:?}", start.elapsed());
     assert!(counts.windows(2).all(|pair| pair[0] <= pair[1] + 2), "it does not grow steadily: {counts:?}");
+    assert!(counts.iter().any(|count| (5..=14).contains(count)), "it grows all at once: {counts:?}");
     balancer.stop();
 }
 
