@@ -123,7 +123,7 @@ impl Slot {
 
     fn stand_in_line(&mut self, ticket: Ticket, io: &mut Resources) -> Result<Lease<Backend>, Event> {
         if !self.in_line {
-            if !self.service.line.join(ticket) {
+            if !self.service.line.join(ticket, &self.tried) {
                 return Err(Event::Unserved(Refused::BackendLimit));
             }
             self.in_line = true;
@@ -135,6 +135,7 @@ impl Slot {
                 return Ok(backend);
             }
         }
+        self.let_pass(io);
         let patience = io.table.load().service(self.service.number).map_or(0, |service| millis(service.settings.queue));
         Err(Event::Queued(patience))
     }
@@ -149,6 +150,15 @@ impl Slot {
                 service: Arc::clone(service),
                 backend: Arc::clone(backend),
             });
+        }
+    }
+
+    /// Whom a backend has failed does not hold up those who could have a place there; who passes him is told.
+    fn let_pass(&self, io: &mut Resources) {
+        let line = &self.service.line;
+        let service = io.table.load().service(self.service.number).cloned();
+        if service.is_some_and(|service| line.let_pass(|backend| service.has_place(backend))) {
+            io.call(line);
         }
     }
 

@@ -2,6 +2,8 @@
 
 mod harness;
 
+mod access_log;
+mod admin;
 mod algorithms;
 mod backpressure;
 mod backups;
@@ -23,10 +25,12 @@ mod page;
 mod probing;
 mod queue;
 mod real_servers;
+mod reasons;
 mod relay;
 mod reload;
 mod resets;
 mod seeing;
 mod stop;
+mod storms;
 mod upgrade;
 mod vanished;

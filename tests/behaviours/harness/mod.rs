@@ -3,6 +3,7 @@
 mod backend;
 mod balancer;
 mod browser;
+mod disk;
 mod load;
 mod machine;
 mod namespace;
@@ -17,6 +18,7 @@ mod wait;
 pub(crate) use self::backend::{Acceptor, Backend, Deaf, Port, echo};
 pub(crate) use self::balancer::Balancer;
 pub(crate) use self::browser::Browser;
+pub(crate) use self::disk::Disk;
 pub(crate) use self::load::Load;
 pub(crate) use self::machine::{Machine, raise_descriptor_limit};
 pub(crate) use self::namespace::{NEAR, Namespaces};
