@@ -51,6 +51,9 @@ pub struct Status {
     /// Backends that a reload removed and that still have sessions.
     #[serde(default)]
     pub leaving: Vec<Leaving>,
+    /// Backends that a reload removed and that are still watched.
+    #[serde(default)]
+    pub orphans: Vec<Orphan>,
 }
 
 /// The configuration that the process runs on.
@@ -95,6 +98,44 @@ pub struct Leaving {
     pub connections: u32,
 }
 
+/// What a reload removed, while it is still watched.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Orphan {
+    /// The service.
+    pub service: String,
+    /// Its backend.
+    pub backend: String,
+    /// Where that listens.
+    pub address: String,
+    /// `starting`, `up` or `down`.
+    pub state: String,
+    /// Since when it is in that state.
+    pub since: String,
+    /// Why.
+    pub reason: String,
+    /// When it was removed.
+    pub removed: String,
+    /// By which reload.
+    pub generation: u64,
+    /// Until when it is watched.
+    pub until: String,
+}
+
+/// How many of a service's backends can serve, and what that means.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Redundancy {
+    /// Backends that should serve; backups are not among them.
+    pub expected: u32,
+    /// Those that can.
+    pub serving: u32,
+    /// Those that cannot.
+    pub missing: u32,
+    /// For how long any were missing, summed over them, in seconds.
+    pub missing_seconds: f64,
+    /// How many more the service could lose; null where no limit tells.
+    pub survivable_failures: Option<u32>,
+}
+
 /// One service.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ServiceStatus {
@@ -121,6 +162,9 @@ pub struct ServiceStatus {
     pub refused_by: IndexMap<String, u64>,
     /// Sessions ended, by reason, every reason listed.
     pub closed: IndexMap<String, u64>,
+    /// How many of its backends can serve.
+    #[serde(default)]
+    pub redundancy: Option<Redundancy>,
     /// The backends in the order of the configuration, then the backups.
     pub backends: IndexMap<String, BackendStatus>,
 }
@@ -155,16 +199,26 @@ pub struct BackendStatus {
     /// How long the last probe took, in milliseconds.
     pub probe_ms: Option<f64>,
     /// The drain that holds it out, if any.
+    #[serde(default)]
     pub drain: Option<Drain>,
 }
 
 /// A backend held out for a limited time.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Drain {
+    /// Who took it out.
+    #[serde(default)]
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// When.
+    #[serde(default)]
+    pub since: String,
     /// When it comes back by itself.
     pub until: String,
-    /// Why it was taken out.
-    pub reason: String,
+    /// `drain` or `drill`.
+    #[serde(default)]
+    pub kind: String,
 }
 
 impl Status {
@@ -216,6 +270,7 @@ impl Status {
                     connections: backend.places.taken(),
                 })
                 .collect(),
+            orphans: Vec::new(),
         }
     }
 }
@@ -254,6 +309,7 @@ impl ServiceStatus {
                 .iter()
                 .map(|&reason| by_reason(reason.label(), &|worker| &worker.closed[reason as usize]))
                 .collect(),
+            redundancy: None,
             backends,
         }
     }

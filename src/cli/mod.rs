@@ -9,6 +9,7 @@ mod man;
 mod reload;
 mod run;
 mod status;
+mod top;
 mod upgrade;
 mod verdict;
 
@@ -38,6 +39,7 @@ enum Command {
     Check(check::Arguments),
     Demo(demo::Arguments),
     Status(status::Arguments),
+    Top(top::Arguments),
     Reload(reload::Arguments),
     Upgrade(upgrade::Arguments),
     Completions(completions::Arguments),
@@ -51,6 +53,7 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Status(arguments) => status::run(&arguments).unwrap_or_else(|error| failed(&error)),
+        Command::Top(arguments) => top::run(arguments).unwrap_or_else(|error| failed(&error)),
         Command::Reload(arguments) => reload::run(&arguments).unwrap_or_else(|error| failed(&error)),
         Command::Upgrade(arguments) => upgrade::run(&arguments).unwrap_or_else(|error| failed(&error)),
         Command::Completions(arguments) => completions::run(&arguments).unwrap_or_else(|error| failed(&error)),

@@ -4,7 +4,7 @@ mod address;
 mod backends;
 mod checks;
 pub mod diff;
-mod duration;
+pub(crate) mod duration;
 mod file;
 mod health;
 mod load;
