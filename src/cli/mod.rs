@@ -11,6 +11,7 @@ mod reload;
 mod run;
 mod status;
 mod timeline;
+mod top;
 mod upgrade;
 mod verdict;
 
@@ -44,6 +45,7 @@ enum Command {
     Restore(drain::Restore),
     Forget(drain::Forget),
     Timeline(timeline::Arguments),
+    Top(top::Arguments),
     Reload(reload::Arguments),
     Upgrade(upgrade::Arguments),
     Completions(completions::Arguments),
@@ -61,6 +63,7 @@ pub fn main() -> ExitCode {
         Command::Restore(arguments) => drain::restore(&arguments).unwrap_or_else(|error| failed(&error)),
         Command::Forget(arguments) => drain::forget(&arguments).unwrap_or_else(|error| failed(&error)),
         Command::Timeline(arguments) => timeline::run(&arguments).unwrap_or_else(|error| failed(&error)),
+        Command::Top(arguments) => top::run(arguments).unwrap_or_else(|error| failed(&error)),
         Command::Reload(arguments) => reload::run(&arguments).unwrap_or_else(|error| failed(&error)),
         Command::Upgrade(arguments) => upgrade::run(&arguments).unwrap_or_else(|error| failed(&error)),
         Command::Completions(arguments) => completions::run(&arguments).unwrap_or_else(|error| failed(&error)),

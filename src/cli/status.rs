@@ -211,9 +211,13 @@ fn shortened(text: &str, width: usize) -> String {
 }
 
 /// How long ago, in the two largest units that fit.
-fn since(time: &str, now: Timestamp) -> String {
-    let Ok(time) = time.parse::<Timestamp>() else { return "?".into() };
-    let seconds = now.duration_since(time).as_secs().max(0);
+pub(super) fn since(time: &str, now: Timestamp) -> String {
+    time.parse().map_or_else(|_| "?".into(), |time| span(now.duration_since(time).as_secs()))
+}
+
+/// A time in seconds, in the two largest units that fit.
+pub(super) fn span(seconds: i64) -> String {
+    let seconds = seconds.max(0);
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
     match (days, hours, minutes) {
         (0, 0, 0) => format!("{seconds}s"),
