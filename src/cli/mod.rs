@@ -5,6 +5,7 @@ mod client;
 mod completions;
 mod demo;
 mod drain;
+mod drill;
 mod log;
 mod man;
 mod reload;
@@ -14,12 +15,17 @@ mod timeline;
 mod top;
 mod upgrade;
 mod verdict;
+mod whatif;
 
 use std::ffi::OsString;
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::{self, Program};
 use crate::config::{self, Loaded};
@@ -44,6 +50,8 @@ enum Command {
     Drain(drain::Arguments),
     Restore(drain::Restore),
     Forget(drain::Forget),
+    Whatif(whatif::Arguments),
+    Drill(drill::Arguments),
     Timeline(timeline::Arguments),
     Top(top::Arguments),
     Reload(reload::Arguments),
@@ -62,6 +70,8 @@ pub fn main() -> ExitCode {
         Command::Drain(arguments) => drain::run(&arguments).unwrap_or_else(|error| failed(&error)),
         Command::Restore(arguments) => drain::restore(&arguments).unwrap_or_else(|error| failed(&error)),
         Command::Forget(arguments) => drain::forget(&arguments).unwrap_or_else(|error| failed(&error)),
+        Command::Whatif(arguments) => whatif::run(&arguments).unwrap_or_else(|error| failed(&error)),
+        Command::Drill(arguments) => drill::run(&arguments).unwrap_or_else(|error| failed(&error)),
         Command::Timeline(arguments) => timeline::run(&arguments).unwrap_or_else(|error| failed(&error)),
         Command::Top(arguments) => top::run(arguments).unwrap_or_else(|error| failed(&error)),
         Command::Reload(arguments) => reload::run(&arguments).unwrap_or_else(|error| failed(&error)),
@@ -88,6 +98,30 @@ fn serve(program: Program) -> ExitCode {
 fn failed(error: &dyn std::fmt::Display) -> ExitCode {
     eprintln!("error: {error:#}");
     ExitCode::FAILURE
+}
+
+/// Whether this process was asked to end (Ctrl-C, SIGTERM) since now.
+///
+/// # Errors
+/// No thread or no handler can be had.
+fn interrupted() -> io::Result<impl Fn() -> bool> {
+    let asked = Arc::new(AtomicBool::new(false));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (mut interrupt, mut terminate) = {
+        let _inside = runtime.enter();
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
+    let heard = Arc::clone(&asked);
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        });
+        heard.store(true, Ordering::Relaxed);
+    })?;
+    Ok(move || asked.load(Ordering::Relaxed))
 }
 
 /// A number of things, in words that fit it.

@@ -36,6 +36,8 @@ pub struct Fleet {
     table: Arc<ArcSwap<Table>>,
     /// Those that a reload removed and that are watched on.
     outside: Outside,
+    /// When it was last seen whether drills cost too much.
+    looked: Instant,
     /// What is known of them has changed.
     outside_changed: bool,
     /// Whom the prober asks has changed.
@@ -56,6 +58,7 @@ impl Fleet {
             workers,
             table: Arc::new(ArcSwap::from_pointee(Table::new(0, 0, Vec::new(), Vec::new()))),
             outside: Outside::default(),
+            looked: Instant::now(),
             outside_changed: false,
             rewatch: false,
             unsaved: false,

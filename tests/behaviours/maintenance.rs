@@ -8,8 +8,8 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::harness::{
-    Backend, Balancer, Load, Machine, PATIENCE, Port, Setup, admitted, connect, exchange, free_port, is_reset, post,
-    seed, served_by, wait_until,
+    Backend, Balancer, Kills, Load, Machine, PATIENCE, Port, Setup, admitted, connect, exchange, free_port, is_reset,
+    post, seed, served_by, wait_until,
 };
 
 const PROBED: &str = "health: { interval: 100ms, timeout: 80ms, slow_start: 0s }";
@@ -283,6 +283,88 @@ fn a_removed_server_is_watched_until_somebody_says_otherwise() {
         &[("orphan", "was removed by reload 2, up"), ("orphan", "up -> down"), ("start", ""), ("forget", "web-02")],
     );
     drop(listener);
+    balancer.stop();
+}
+
+#[test]
+fn what_a_loss_would_mean_is_told_on_paper_and_tried_for_real() {
+    let machine = Machine::shared();
+    let (a, b, c) = (Backend::named("a"), Backend::named("b"), Backend::named("c"));
+    let setup = Setup::new().backend_with("web-01", a.address, "max_connections: 4");
+    let setup = setup.backend_with("web-02", b.address, "max_connections: 4").setting(PROBED);
+    let setup = setup.setting(&format!("backups: {{ web-09: {{ address: \"{}\", max_connections: 1 }} }}", c.address));
+    let balancer = machine.start(setup);
+    up(&balancer);
+    balancer.await_state("/services/web/backends/web-09/state", "up");
+    let held: Vec<_> = (0..6).filter_map(|_| admitted(balancer.address())).collect();
+    assert_eq!(held.len(), 6);
+    assert_eq!(balancer.metric("balancer_survivable_failures"), 0.0);
+    let text = done(&balancer, &["whatif", "web/web-02"]);
+    let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert!(rows.contains(&vec!["web-01", "3", "4", "4", "4"]), "{text}");
+    assert!(rows.contains(&vec!["web-09", "(backup)", "0", "1", "1", "1"]), "{text}");
+    assert!(text.contains("1 session would find no place now"), "{text}");
+    assert_eq!(state(&balancer, "web-02"), "up", "on paper only");
+
+    // For real: nobody comes, so nobody is refused.
+    let text = done(&balancer, &["drill", "web/web-02", "--for", "1s"]);
+    assert!(text.contains("web/web-02 was out for 1s") && text.contains("nobody was refused"), "{text}");
+    assert_eq!(state(&balancer, "web-02"), "up");
+    // A second time clients come, and it ends with the first one refused.
+    let (code, out, err) = std::thread::scope(|scope| {
+        let drill = scope.spawn(|| balancer.command(&["drill", "web/web-02", "--for", "1h"]));
+        balancer.await_state("/services/web/backends/web-02/state", "drained");
+        let mut more = Vec::new();
+        while let Some(client) = admitted(balancer.address()) {
+            more.push(client);
+            assert!(more.len() < 10, "there are no places for so many");
+        }
+        drill.join().expect("the drill")
+    });
+    assert_eq!(code, Some(1), "{out}");
+    assert!(err.contains("refused while web/web-02 was out"), "{err}");
+    assert!(out.contains("web/web-02 is back"), "{out}");
+    in_order(
+        &story(&balancer),
+        &[
+            ("drill", "web-02"),
+            ("lease_ended", "the drill by root is over"),
+            ("drill", ""),
+            ("lease_ended", "drill aborted"),
+        ],
+    );
+    drop(held);
+    balancer.stop();
+}
+
+#[test]
+fn a_drill_ends_whatever_becomes_of_who_began_it() {
+    let machine = Machine::shared();
+    let (a, b) = (Backend::echo(), Backend::echo());
+    let mut balancer = machine.start(two(&a, &b));
+    up(&balancer);
+    let drill = |balancer: &Balancer, length: &str| {
+        let socket = balancer.file().with_file_name("admin.sock");
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_balancer"));
+        command.args(["drill", "web/web-02", "--for", length, "--socket"]).arg(socket);
+        let child = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn();
+        let child = Kills(child.expect("the drill"));
+        balancer.await_state("/services/web/backends/web-02/state", "drained");
+        child
+    };
+    // Ctrl-C brings it back at once.
+    let mut child = drill(&balancer, "1h");
+    child.process().signal(Signal::INT);
+    assert!(child.wait(PATIENCE).0.success());
+    balancer.await_state("/services/web/backends/web-02/state", "up");
+    // Its terminal dies: the time does it.
+    drill(&balancer, "1s").kill();
+    balancer.await_state("/services/web/backends/web-02/state", "up");
+    // The balancer dies: the next one puts it back.
+    let _child = drill(&balancer, "1h");
+    balancer.die_and_start_again();
+    balancer.await_state("/services/web/backends/web-02/state", "up");
+    balancer.await_logged("the drill with backend web-02 ended with the process");
     balancer.stop();
 }
 

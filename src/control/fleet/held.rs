@@ -171,7 +171,7 @@ impl Fleet {
     pub(super) fn drains_due(&self) -> Option<Instant> {
         let due = |drain: &Drain| {
             let close = drain.close.map(|(at, _)| instant(at));
-            let look = drain.abort.map(|_| Instant::now() + LOOK);
+            let look = drain.abort.map(|_| self.looked + LOOK);
             let half = (!drain.reminded).then(|| instant(half_time(drain)));
             [Some(instant(drain.until)), close, look, half].into_iter().flatten().min()
         };
@@ -181,6 +181,7 @@ impl Fleet {
 
     /// Reminds of drains, and ends those whose time is over, and drills that cost too much.
     pub(super) fn end_drains(&mut self, now: Instant) {
+        self.looked = now;
         let today = Timestamp::now();
         let mut over = Vec::new();
         for service in &mut self.services {
