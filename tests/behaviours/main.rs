@@ -26,5 +26,6 @@ mod reload;
 mod resets;
 mod seeing;
 mod stop;
+mod top;
 mod upgrade;
 mod vanished;
