@@ -98,7 +98,8 @@ in_root balancer check >&2 || fail "the configuration that is installed is wrong
 [[ $(in_root stat -c %U:%G:%a /etc/balancer/balancer.yaml) == root:balancer:640 ]] || fail "the configuration's owner and mode"
 in_root getent passwd balancer >&2 || fail "there is no user"
 for file in usr/share/man/man1/balancer.1.gz usr/share/bash-completion/completions/balancer lib/systemd/system/balancer.service \
-  usr/lib/sysctl.d/50-balancer.conf etc/logrotate.d/balancer; do
+  usr/lib/sysctl.d/50-balancer.conf etc/logrotate.d/balancer usr/share/balancer/balancer.rules.yml \
+  usr/share/balancer/grafana-dashboard.json; do
   [[ -s $root/$file ]] || fail "$file is missing"
 done
 

@@ -82,3 +82,14 @@ own_mirror() {
   apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null | grep -v security | head -n1 | grep . ||
     printf 'http://deb.debian.org/debian\n'
 }
+
+# find_oha: sets oha, the client that sends when it is due (https://crates.io/crates/oha); installs it where $install is set.
+# shellcheck disable=SC2154
+find_oha() {
+  oha=$(command -v oha || echo "$root/target/tools/bin/oha")
+  [[ ! -x $oha ]] || return 0
+  [[ -n $install ]] || die "missing: oha; install it (cargo install oha), or leave out --no-install"
+  command -v cargo >/dev/null || die "needs oha, and there is no cargo to install it"
+  say "installing oha with cargo into $root/target/tools: a few minutes, once"
+  cargo install --quiet --locked --no-default-features --features rustls --root "$root/target/tools" oha >&2 || die "could not install oha"
+}

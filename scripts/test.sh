@@ -36,9 +36,16 @@ command -v cargo >/dev/null || die "needs Rust (cargo); https://rustup.rs instal
 
 if [[ -n $install ]]; then
   install_missing cc:gcc '/usr/include/stdlib.h:libc6-dev' \
-    ip:iproute2 nft:nftables ethtool:ethtool setpriv:util-linux ps:procps curl:curl python3:python3 systemd-analyze:systemd groff:groff-base tmux:tmux \
+    ip:iproute2 nft:nftables ethtool:ethtool setpriv:util-linux ps:procps curl:curl python3:python3 systemd-analyze:systemd groff:groff-base \
+    tmux:tmux promtool:prometheus '/usr/share/fonts/*/*/*.ttf:fonts-dejavu-core' \
     nginx:nginx redis-server:redis-server redis-benchmark:redis-tools wrk:wrk iperf3:iperf3 \
     '/usr/lib/postgresql/*/bin/initdb:postgresql' '/usr/lib/postgresql/*/bin/pgbench:postgresql-contrib'
+  # Ubuntu has no browser as a package.
+  if is_missing chromium-headless-shell && [[ -z $(apt-cache search --names-only '^chromium-headless-shell$') ]]; then
+    say "no package here brings chromium-headless-shell: put one on the PATH, or the tests of the status page fail"
+  else
+    install_missing chromium-headless-shell:chromium-headless-shell
+  fi
 fi
 
 results=$(mktemp "${TMPDIR:-/tmp}/balancer-test.XXXXXX")

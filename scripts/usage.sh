@@ -5,14 +5,15 @@
 calc() { awk "BEGIN { printf \"%.9g\", $1 }"; }
 
 # cpu_of PID...: their CPU time in nanoseconds. The scheduler's figure of each thread is exact but forgets threads that have
-# ended; the process's own remembers them, in ticks of 10 ms. The larger one of a process is right.
+# ended; the process's own remembers them, in ticks of 10 ms. The larger one of a process is right. Children that have ended
+# and were waited for are in their parent's count: some balancers have a process for each connection.
 cpu_of() {
   local pid
   for pid in "$@"; do
     awk -v hz="$(getconf CLK_TCK)" '
-      FILENAME ~ /stat$/ && FILENAME !~ /schedstat$/ { sub(/.*\) /, ""); ticks = $12 + $13; next }
+      FILENAME ~ /stat$/ && FILENAME !~ /schedstat$/ { sub(/.*\) /, ""); ticks = $12 + $13; ended = $14 + $15; next }
       { ns += $1 }
-      END { whole = ticks * 1e9 / hz; printf "%.0f\n", (ns > whole ? ns : whole) }
+      END { whole = ticks * 1e9 / hz; printf "%.0f\n", (ns > whole ? ns : whole) + ended * 1e9 / hz }
     ' "/proc/$pid/stat" "/proc/$pid"/task/*/schedstat
   done | awk '{ sum += $1 } END { printf "%.0f\n", sum }'
 }

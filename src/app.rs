@@ -21,6 +21,7 @@ use crate::link::{self, Commander, Report};
 use crate::observe::access_log;
 use crate::observe::counters::PerWorker;
 use crate::observe::running::{ConfigFile, Running};
+use crate::observe::timeline::Timeline;
 use crate::sys::features::{self, Features};
 use crate::sys::{process, ring, socket};
 use crate::table::Places;
@@ -114,7 +115,8 @@ fn serve(program: Program, predecessor: Option<&Predecessor>, estate: Estate) ->
     let descriptors = process::raise_descriptor_limit();
     let capacity = Capacity { descriptors, workers, pipes: PIPES };
     let sessions = Arc::new(Places::new(Some(capacity.sessions(&config)?)));
-    let fleet = Fleet::new(&config, workers);
+    let timeline = Arc::new(Timeline::default());
+    let fleet = Fleet::new(&config, workers, Arc::clone(&timeline));
     let table = Arc::clone(fleet.table());
     let counters = Arc::new(PerWorker::new(workers));
 
@@ -131,6 +133,7 @@ fn serve(program: Program, predecessor: Option<&Predecessor>, estate: Estate) ->
         pipes_max: (PIPES / workers).max(1) as u64 * workers as u64,
         descriptors_max: descriptors,
         access_log: Arc::clone(&access_log),
+        timeline: Arc::clone(&timeline),
     });
     let Estate { listeners: inherited, admin: admin_socket_left, http: http_left } = estate;
     let listeners = Listeners::new(workers, inherited).map_err(system("take over the listeners"))?;
@@ -171,7 +174,7 @@ fn serve(program: Program, predecessor: Option<&Predecessor>, estate: Estate) ->
     }
     drop(reports);
 
-    let mut control = Control::new(Parts {
+    let parts = Parts {
         signals,
         fleet,
         listeners,
@@ -187,7 +190,9 @@ fn serve(program: Program, predecessor: Option<&Predecessor>, estate: Estate) ->
         counters,
         invocation,
         administration: Box::new(Administration(doors)),
-    });
+        timeline,
+    };
+    let mut control = Control::new(parts, predecessor.is_some());
     let prepared = control.prepare().map_err(control::Failure::from)?;
     if let Some(predecessor) = predecessor {
         // From here on nothing fails that the other process could have been spared.

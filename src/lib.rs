@@ -12,6 +12,7 @@
 //! | [`observe`] | counters, metrics, status | nothing of the others |
 //! | [`admin`] | the HTTP interface on the Unix socket | `observe` and `table` (reads), `link` (orders), `sys` |
 //! | [`cli`] | one file a subcommand | everything that a user may ask for |
+//! | [`duration`] | `1m30s`, read and written | nothing of the others |
 //! | [`sys`] | ring, sockets, pipes, limits: the only `unsafe` | nothing of the others |
 
 pub mod admin;
@@ -19,6 +20,7 @@ pub mod app;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod duration;
 pub mod forward;
 pub mod link;
 pub mod observe;

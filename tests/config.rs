@@ -80,11 +80,12 @@ fn every_key_means_what_it_says() {
     let loaded = config::load(&root().join("tests/config/valid/every_key.yaml")).expect("valid");
     let number = std::num::NonZeroU32::new;
     let seconds = std::time::Duration::from_secs;
-    let Config { workers, drain, max_connections, admin, access_log, reload, services } = loaded.config;
+    let Config { workers, drain, max_connections, admin, state, access_log, reload, services } = loaded.config;
     assert_eq!((workers, drain, max_connections), (number(4), seconds(90), number(20_000)));
     assert_eq!(admin.socket.as_deref(), Some(Path::new("/run/balancer/admin.sock")));
     assert_eq!(admin.http, Some(([127, 0, 0, 1], 9900).into()));
     assert_eq!(access_log, AccessLog::File("/var/log/balancer/access.log".into()));
+    assert_eq!(state.as_deref(), Some(Path::new("/srv/balancer")));
     assert_eq!(reload.guard, 100);
     let [web, db, cache, mail, bare, last] = services.as_slice() else { panic!("{services:?}") };
     let v6 = "[2001:db8::1]:8080".parse().expect("an address");

@@ -27,6 +27,12 @@ drive() {
   return 1
 }
 
+# rest SECONDS: an interrupt does not wait for it.
+rest() {
+  sleep "$1" &
+  wait $!
+}
+
 # last_words NAME: the end of what the process NAME said.
 last_words() { tail -n 5 "$work/$1.log" | sed 's/^/    /' >&2; }
 
@@ -74,11 +80,12 @@ net_down() {
   done
 }
 
-# listening WHERE PORT: waits until it accepts there, without a connection that would disturb what is measured.
+# listening WHERE PORT [PID]: waits until it accepts there, without a connection that would disturb what is measured; no
+# longer than PID lives.
 listening() {
   local deadline=$((SECONDS + 10))
   until [[ -n $(ip netns exec "$net-$1" ss -Hltn "sport = :$2") ]]; do
-    if ((SECONDS >= deadline)); then return 1; fi
+    if ((SECONDS >= deadline)) || [[ -n ${3-} && ! -e /proc/${3-} ]]; then return 1; fi
     sleep 0.05
   done
 }

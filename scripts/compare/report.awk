@@ -1,37 +1,47 @@
-# The report of scripts/compare.sh. Reads about.tsv (name, text), then results.tsv (round, peer, load, value, rate);
-# peers: the columns in order; format: markdown or json.
+# The report of scripts/compare.sh: what was read, and the table. Reads about.tsv (name, text), results.tsv (round, peer,
+# load, cost, rate, whole machine), percentiles.tsv and scaling.tsv. peers: the columns in order; named: those among them
+# that were given by a command; format: markdown or json. Beside it: scaling.awk, json.awk.
 
 BEGIN {
   FS = "\t"
   columns = split(peers, peer, " ")
-  # Load, unit of its cost, unit of its rate, highest ratio that is good enough.
-  define("bulk", "ms CPU/GiB", "GiB/s", 0.40)
-  define("wire", "ms CPU/GiB", "GiB/s", 0.40)
-  define("requests", "µs CPU/request", "requests/s", 0.85)
-  define("pipelined", "µs CPU/request", "requests/s", 0.95)
-  define("connections", "µs CPU/connection", "connections/s", 0.90)
-  define("idle", "resident bytes/session", "", 0.25)
-  define("latency p50", "µs", "exchanges/s", 1.0)
-  define("latency p99", "µs", "exchanges/s", 1.0)
-  most_idle_bytes = 1200
+  others = split(named, other, " ")
+  for (i = 1; i <= others; i++) is_other[other[i]] = 1
+  # Load; unit of its cost, of the whole machine's, of its rate; highest ratio of the cost and of the whole machine ("": none).
+  define("bulk", "ms CPU/GiB", "ms/GiB", "GiB/s", 0.35, 1.35)
+  define("wire", "ms CPU/GiB", "ms/GiB", "GiB/s", 0.35, 1.05)
+  define("requests", "µs CPU/request", "µs/request", "requests/s", 0.75, 1.20)
+  define("pipelined", "µs CPU/request", "µs/request", "requests/s", 0.85, "")
+  define("connections", "µs CPU/connection", "µs/connection", "connections/s", 0.85, 1.25)
+  define("idle", "resident bytes/session", "", "", 0.20, "")
+  define("latency p50", "µs", "µs/exchange", "exchanges/s", 1.0, "")
+  define("latency p99", "µs", "µs/exchange", "exchanges/s", 1.0, "")
+  parts = split("10 50 80 95", part, " ")
+  for (i = 1; i <= parts; i++) {
+    define("rates p50 at " part[i] " %", "µs", "µs/request", "requests/s", "", "")
+    define("rates p99 at " part[i] " %", "µs", "µs/request", "requests/s", part[i] == 80 ? 0.8 : "", "")
+  }
+  most_idle_bytes = 900
 }
 
-function define(name, cost_unit, rate_unit, most) {
+function define(name, cost_unit, machine_unit, rate_unit, most, most_machine) {
   load[++loads] = name
   unit[name] = cost_unit
+  unit_of_machine[name] = machine_unit
   per[name] = rate_unit
   target[name] = most
+  machine_target[name] = most_machine
 }
 
-FNR == NR {
+FILENAME ~ /about\.tsv$/ {
   about[++abouts] = $1
   text[$1] = $2
-  next
 }
 
-{
+FILENAME ~ /results\.tsv$/ {
   cost[$3, $2, $1] = $4
   rate[$3, $2, $1] = $5
+  machine[$3, $2, $1] = $6
   measured[$3] = 1
   if ($1 > rounds) rounds = $1
   line[++lines] = $0
@@ -40,6 +50,7 @@ FNR == NR {
 # The median of the rounds in which TABLE has a value for the load and the peer; "" without any. Sets low and high.
 function median(table, name, who,    round, n, i, value, sorted) {
   n = 0
+  low = high = ""
   for (round = 1; round <= rounds; round++) {
     if (!((name, who, round) in table) || table[name, who, round] == "") continue
     value = table[name, who, round] + 0
@@ -52,72 +63,70 @@ function median(table, name, who,    round, n, i, value, sorted) {
   return n % 2 ? sorted[(n + 1) / 2] : (sorted[n / 2] + sorted[n / 2 + 1]) / 2
 }
 
-# The peer beside balancer with the lowest median cost; "" where there is none.
-function best_peer(name,    i, value, best, lowest) {
-  for (i = 1; i <= columns; i++) {
-    if (peer[i] == "balancer") continue
-    value = median(cost, name, peer[i])
-    if (value != "" && (best == "" || value < lowest)) {
-      best = peer[i]
-      lowest = value
+# The median over the rounds of WHO's value in TABLE against that of BASE; "" where either is missing. Sets low and high.
+function ratio_of(table, name, who, base,    round, quotients) {
+  for (round = 1; round <= rounds; round++) {
+    if (!((name, who, round) in table) || table[name, who, round] == "") continue
+    if (!((name, base, round) in table) || table[name, base, round] <= 0) continue
+    quotients[name, "ratio", round] = table[name, who, round] / table[name, base, round]
+  }
+  return median(quotients, name, "ratio")
+}
+
+# HAProxy or nginx, whichever has the lower median cost, or of the named peers where neither was measured; "" without any.
+function best_peer(name,    i, value, best, lowest, pass) {
+  for (pass = 1; pass <= 2 && best == ""; pass++) {
+    for (i = 1; i <= columns; i++) {
+      if (peer[i] == "balancer" || peer[i] == "nat" || (pass == 1 && peer[i] in is_other)) continue
+      value = median(cost, name, peer[i])
+      if (value != "" && (best == "" || value < lowest)) {
+        best = peer[i]
+        lowest = value
+      }
     }
   }
   return best
 }
 
-# Sets ratio (the median over rounds; "" where either is missing), ratio_low, ratio_high and best for a load.
-function compare(name,    round) {
-  ratio = ""
+# Sets for a load: best, ratio with ratio_low and ratio_high, machine_ratio with machine_low and machine_high.
+function compare(name) {
   best = best_peer(name)
-  if (best == "") return
-  for (round = 1; round <= rounds; round++) {
-    if (!((name, "balancer", round) in cost) || !((name, best, round) in cost)) continue
-    if (cost[name, best, round] <= 0) continue
-    ratios[name, "ratio", round] = cost[name, "balancer", round] / cost[name, best, round]
-  }
-  ratio = median(ratios, name, "ratio")
+  ratio = best == "" ? "" : ratio_of(cost, name, "balancer", best)
   ratio_low = low
   ratio_high = high
+  machine_ratio = ratio_of(machine, name, "balancer", "nat")
+  machine_low = low
+  machine_high = high
 }
 
+# What is said of a ratio: yes or no, "-" where it or its target is missing.
 function met(name) {
-  return ratio <= target[name] && !(name == "idle" && median(cost, name, "balancer") >= most_idle_bytes)
+  if (ratio == "" || target[name] == "") return "-"
+  return ratio <= target[name] && !(name == "idle" && median(cost, name, "balancer") >= most_idle_bytes) ? "yes" : "no"
+}
+
+function machine_met(name) {
+  if (machine_ratio == "" || machine_target[name] == "") return "-"
+  return machine_ratio <= machine_target[name] ? "yes" : "no"
 }
 
 # Three digits that mean something, and no exponent.
 function figure(value) {
   if (value == "") return "-"
-  if (value >= 1000) return sprintf("%.0f", value)
   if (value >= 100) return sprintf("%.0f", value)
   if (value >= 10) return sprintf("%.1f", value)
   return sprintf("%.2f", value)
 }
 
-function markdown(    i, j, name, row, rates) {
-  row = "| load | unit |"
-  for (j = 1; j <= columns; j++) row = row " " peer[j] " |"
-  print row " ratio to the best | target | met | rate: " peers_text() " |"
-  row = "| --- | --- |"
-  for (j = 1; j <= columns; j++) row = row " ---: |"
-  print row " --- | --- | --- | --- |"
-  for (i = 1; i <= loads; i++) {
-    name = load[i]
-    if (!(name in measured)) continue
-    row = "| " name " | " unit[name] " |"
-    rates = ""
-    for (j = 1; j <= columns; j++) {
-      row = row " " figure(median(cost, name, peer[j])) " |"
-      rates = rates (j > 1 ? " / " : "") figure(median(rate, name, peer[j]))
-    }
-    compare(name)
-    if (ratio == "") row = row " - |"
-    else row = row sprintf(" **%.3f** (%.3f to %.3f) of %s |", ratio, ratio_low, ratio_high, best)
-    row = row sprintf(" at most %.2f%s |", target[name], name == "idle" ? ", under " most_idle_bytes " bytes" : "")
-    row = row (ratio == "" ? " - |" : met(name) ? " yes |" : " no |")
-    print row (per[name] == "" ? " - |" : " " rates " " per[name] " |")
-  }
-  print ""
-  for (i = 1; i <= abouts; i++) print "- " about[i] ": " text[about[i]]
+function ranged(middle, lowest, highest) {
+  return middle == "" ? "-" : sprintf("**%.3f** (%.3f to %.3f)", middle, lowest, highest)
+}
+
+function at_most(value) { return value == "" ? "-" : sprintf("at most %.2f", value) }
+
+function per_peer(table, name,    j, all) {
+  for (j = 1; j <= columns; j++) all = all (j > 1 ? " / " : "") figure(median(table, name, peer[j]))
+  return all
 }
 
 function peers_text(    j, all) {
@@ -125,46 +134,91 @@ function peers_text(    j, all) {
   return all
 }
 
-function quoted(value) {
-  gsub(/\\/, "\\\\", value)
-  gsub(/"/, "\\\"", value)
-  return "\"" value "\""
+function has_peer(name) { return (" " peers " ") ~ (" " name " ") }
+
+function markdown(    i, j, name, row, rule) {
+  if (lines == 0) return
+  row = "| load | unit |"
+  rule = "| --- | --- |"
+  for (j = 1; j <= columns; j++) {
+    if (peer[j] == "nat" && !any_cost("nat")) continue
+    row = row " " peer[j] " |"
+    rule = rule " ---: |"
+  }
+  row = row " ratio to the best | target | met |"
+  rule = rule " --- | --- | --- |"
+  for (j = 1; j <= others; j++) {
+    row = row " ratio to " other[j] " |"
+    rule = rule " --- |"
+  }
+  if (has_peer("nat")) {
+    row = row " whole machine against kernel address translation | target | met |"
+    rule = rule " --- | --- | --- |"
+  }
+  print row " rate: " peers_text() " |"
+  print rule " --- |"
+  for (i = 1; i <= loads; i++) if (load[i] in measured) markdown_row(load[i])
+  markdown_machine()
 }
 
-function number(value) { return value == "" ? "null" : sprintf("%.6g", value) }
+function markdown_row(name,    j, row) {
+  row = "| " name " | " unit[name] " |"
+  for (j = 1; j <= columns; j++) {
+    if (peer[j] == "nat" && !any_cost("nat")) continue
+    row = row " " figure(median(cost, name, peer[j])) " |"
+  }
+  compare(name)
+  row = row " " ranged(ratio, ratio_low, ratio_high) (ratio == "" ? "" : " of " best) " |"
+  row = row " " at_most(target[name]) (name == "idle" ? ", under " most_idle_bytes " bytes" : "") " | " met(name) " |"
+  for (j = 1; j <= others; j++) {
+    ratio = ratio_of(cost, name, "balancer", other[j])
+    row = row " " ranged(ratio, low, high) " |"
+  }
+  if (has_peer("nat")) {
+    row = row " " ranged(machine_ratio, machine_low, machine_high) " | " at_most(machine_target[name])
+    row = row " | " machine_met(name) " |"
+  }
+  print row (per[name] == "" ? " - |" : " " per_peer(rate, name) " " per[name] " |")
+}
 
-function json(    i, j, name, field, comma) {
-  print "{"
-  printf "  \"about\": {"
-  for (i = 1; i <= abouts; i++) printf "%s%s: %s", (i > 1 ? ", " : ""), quoted(about[i]), quoted(text[about[i]])
-  print "},"
-  print "  \"summary\": ["
+# Whether a peer has costs at all.
+function any_cost(who,    i) {
+  for (i = 1; i <= loads; i++) if (median(cost, load[i], who) != "") return 1
+  return 0
+}
+
+# Without the percentile: "rates p50 at 10 %" is "rates at 10 %".
+function machine_name(name) {
+  sub(/ p50/, "", name)
+  return name
+}
+
+# The figures behind the last ratio.
+function markdown_machine(    i, name, row, j, rule) {
+  row = "| CPU of the whole machine | unit |"
+  rule = "| --- | --- |"
+  for (j = 1; j <= columns; j++) {
+    row = row " " peer[j] " |"
+    rule = rule " ---: |"
+  }
+  print "\n" row "\n" rule
   for (i = 1; i <= loads; i++) {
     name = load[i]
-    if (!(name in measured)) continue
-    compare(name)
-    printf "%s    {\"load\": %s, \"unit\": %s", comma, quoted(name), quoted(unit[name])
-    for (j = 1; j <= columns; j++) {
-      printf ", %s: {\"cost\": %s, \"rate\": %s}", quoted(peer[j]), number(median(cost, name, peer[j])), \
-        number(median(rate, name, peer[j]))
-    }
-    printf ", \"best\": %s, \"ratio\": %s", best == "" ? "null" : quoted(best), number(ratio)
-    if (ratio != "") printf ", \"ratio_low\": %s, \"ratio_high\": %s", number(ratio_low), number(ratio_high)
-    printf ", \"target\": %s, \"met\": %s}", target[name], ratio == "" ? "null" : met(name) ? "true" : "false"
-    comma = ",\n"
+    # Both percentiles of a run come from the same span.
+    if (!(name in measured) || unit_of_machine[name] == "" || name ~ /p99/) continue
+    row = "| " machine_name(name) " | " unit_of_machine[name] " |"
+    for (j = 1; j <= columns; j++) row = row " " figure(median(machine, name, peer[j])) " |"
+    print row
   }
-  print "\n  ],"
-  print "  \"measurements\": ["
-  for (i = 1; i <= lines; i++) {
-    split(line[i], field, "\t")
-    printf "    {\"round\": %d, \"peer\": %s, \"load\": %s, \"cost\": %s, \"rate\": %s}%s\n", field[1], quoted(field[2]), \
-      quoted(field[3]), number(field[4]), number(field[5]), i < lines ? "," : ""
-  }
-  print "  ]"
-  print "}"
 }
 
 END {
-  if (format == "json") json()
-  else markdown()
+  if (format == "json") {
+    json()
+  } else {
+    markdown()
+    scaling_markdown()
+    print ""
+    for (i = 1; i <= abouts; i++) print "- " about[i] ": " text[about[i]]
+  }
 }

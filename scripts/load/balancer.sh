@@ -64,6 +64,7 @@ CFG
   cat >"$work/balancer.yaml" <<YAML
 workers: $workers
 admin: { socket: "$socket" }
+state: "$work/state"
 services:
   load:
     listen: $address

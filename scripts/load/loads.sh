@@ -127,16 +127,6 @@ load_throughput() {
   return $outcome
 }
 
-# find_oha: the client that sends when it is due; https://crates.io/crates/oha
-find_oha() {
-  oha=$(command -v oha || echo "$root/target/tools/bin/oha")
-  [[ ! -x $oha ]] || return 0
-  [[ -n $install ]] || die "missing: oha; install it (cargo install oha), or leave out --no-install"
-  command -v cargo >/dev/null || die "needs oha, and there is no cargo to install it"
-  say "installing oha with cargo into $root/target/tools: a few minutes, once"
-  cargo install --quiet --locked --no-default-features --features rustls --root "$root/target/tools" oha >&2 || die "could not install oha"
-}
-
 load_latency() {
   local outcome=0 rate peak part
   if [[ -z $rates ]]; then

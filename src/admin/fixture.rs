@@ -50,5 +50,6 @@ pub(crate) fn view(services: &[&str], backends: &[&str]) -> Arc<View> {
         pipes_max: 64,
         descriptors_max: 20000,
         access_log: Arc::default(),
+        timeline: Arc::default(),
     })
 }

@@ -10,7 +10,7 @@ use super::ready;
 use super::view::{View, descriptors};
 use crate::observe::condition::State;
 use crate::observe::counters::{BackendCounters, Closed, Durations, Probed, Refused, ServiceCounters};
-use crate::observe::running::Reloaded;
+use crate::observe::running::{Orphaned, Reloaded};
 use crate::table::{Backend, Service};
 
 /// The content type of what [`text`] answers.
@@ -25,6 +25,7 @@ pub(super) fn text(view: &View) -> String {
     services(&mut text, &all);
     backends(&mut text, &all);
     conditions(&mut text, &table.services);
+    redundancy(&mut text, &table.services, &view.running.orphans.load());
     text.0
 }
 
@@ -116,6 +117,44 @@ fn backends(text: &mut Text, services: &[Arc<Service>]) {
     text.family("backend_connect_seconds", "histogram", "How long successful connects took.");
     for (labels, backend) in each_backend(services) {
         text.histogram("backend_connect_seconds", &labels, |of| backend.counters.sum(|w| of(&w.connect_time)));
+    }
+}
+
+/// How many of each service's backends can serve, whatever the cause; and who was removed and is still there.
+fn redundancy(text: &mut Text, services: &[Arc<Service>], orphans: &[Orphaned]) {
+    let all: Vec<_> = services.iter().map(|service| ([("service", &*service.state.name)], service)).collect();
+    text.family("redundancy_expected", "gauge", "Backends of the configuration; backups do not count.");
+    for (labels, service) in &all {
+        text.sample("redundancy_expected", labels, service.state.redundancy.read().expected);
+    }
+    text.family("redundancy_missing", "gauge", "Backends that cannot serve, whatever the cause.");
+    for (labels, service) in &all {
+        text.sample("redundancy_missing", labels, service.state.redundancy.read().missing());
+    }
+    let help = "For how long each missing backend was missing, in sum.";
+    text.family("redundancy_missing_seconds_total", "counter", help);
+    for (labels, service) in &all {
+        let seconds = service.state.redundancy.read().missing_for.as_secs_f64();
+        text.sample("redundancy_missing_seconds_total", labels, seconds);
+    }
+    // A family without a sample would say nothing.
+    let survivable: Vec<_> =
+        all.iter().filter_map(|(labels, service)| Some((labels, ready::survivable(service)?))).collect();
+    if !survivable.is_empty() {
+        let help =
+            "Servers that could fail while the rest still carries the peak; only where all have max_connections.";
+        text.family("survivable_failures", "gauge", help);
+    }
+    for (labels, failures) in survivable {
+        text.sample("survivable_failures", labels, failures);
+    }
+    if !orphans.is_empty() {
+        text.family("orphan_up", "gauge", "Whether a backend that a reload removed is healthy: 1 or 0.");
+    }
+    for orphan in orphans {
+        let address = orphan.address.to_string();
+        let labels = [("service", &*orphan.service), ("backend", &*orphan.backend), ("address", &address)];
+        text.sample("orphan_up", &labels, u8::from(orphan.condition.state == State::Up));
     }
 }
 

@@ -6,6 +6,8 @@ mod doors;
 pub(crate) mod fixture;
 mod http;
 mod metrics;
+mod page;
+mod people;
 mod ready;
 mod routes;
 mod socket;
@@ -35,7 +37,9 @@ use tokio::sync::{Semaphore, oneshot};
 pub use self::doors::{Doors, Place, Sockets};
 pub use self::http::bind as bind_http;
 use self::routes::Access;
-pub use self::routes::{ReloadAnswer, ReloadRequest, UpgradeAnswer};
+pub use self::routes::{
+    BackendRequest, DrainRequest, ReloadAnswer, ReloadRequest, Said, TimelineAnswer, UpgradeAnswer,
+};
 pub use self::socket::{BindError, SYSTEM_SOCKET, check_owner, default_socket, user_socket};
 pub use self::view::View;
 use crate::link::Orders;
@@ -139,12 +143,16 @@ impl Server {
                 }
                 // Places of their own, so that a flood on TCP cannot lock the socket out.
                 let places = || Arc::new(Semaphore::new(connections));
-                let doors = |access| Door { view: Arc::clone(&view), access, places: places(), exchange };
-                let (local, remote) = (doors(Access::Full(orders)), doors(Access::ReadOnly));
-                let on_socket = local.accept(async || Ok(socket.accept().await?.0));
+                let doors = || Door { view: Arc::clone(&view), places: places(), exchange };
+                let (local, remote) = (doors(), doors());
+                let on_socket = local.accept(async || {
+                    let (stream, _) = socket.accept().await?;
+                    let by = people::asks(&stream);
+                    Ok((stream, Access::Full(orders.clone(), by)))
+                });
                 let on_tcp = async {
                     match &http {
-                        Some(http) => remote.accept(async || Ok(http.accept().await?.0)).await,
+                        Some(http) => remote.accept(async || Ok((http.accept().await?.0, Access::ReadOnly))).await,
                         None => std::future::pending().await,
                     }
                 };
@@ -206,14 +214,13 @@ impl Drop for Serving {
 /// One way in.
 struct Door {
     view: Arc<View>,
-    access: Access,
     /// Connections that may be open at once.
     places: Arc<Semaphore>,
     exchange: Duration,
 }
 
 impl Door {
-    async fn accept<S>(&self, next: impl AsyncFn() -> io::Result<S>)
+    async fn accept<S>(&self, next: impl AsyncFn() -> io::Result<(S, Access)>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -221,8 +228,8 @@ impl Door {
         // The semaphore is never closed.
         while let Ok(place) = Arc::clone(&self.places).acquire_owned().await {
             match next().await {
-                Ok(stream) => {
-                    let (view, access, exchange) = (Arc::clone(&self.view), self.access.clone(), self.exchange);
+                Ok((stream, access)) => {
+                    let (view, exchange) = (Arc::clone(&self.view), self.exchange);
                     tokio::spawn(async move {
                         let at_work = AtomicBool::new(false);
                         let mut conversation = pin!(converse(stream, view, access, &at_work));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::observe::condition::State;
+use crate::observe::redundancy;
 use crate::table::{Backend, Service, Table};
 
 /// Backends named in one line; a service may have thousands.
@@ -33,6 +34,12 @@ pub(super) fn total(service: &Service) -> u64 {
 /// Whether a backend may serve.
 pub(super) fn is_up(backend: &Backend) -> bool {
     backend.condition.load().state == State::Up
+}
+
+/// How many servers could fail while the rest still carries the most sessions that were ever open.
+pub(super) fn survivable(service: &Service) -> Option<usize> {
+    let limits: Vec<_> = all(service).filter(|backend| is_up(backend)).map(|backend| backend.places.limit()).collect();
+    redundancy::survivable(&limits, service.state.places.peak())
 }
 
 /// `ok`: all backends up and no session with a backup; `down`: nobody can serve; `degraded`: anything between.

@@ -1,33 +1,54 @@
 //! What each path answers.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Bytes, Incoming};
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
 use hyper::{Method, Request, Response, StatusCode};
+use jiff::{SignedDuration, Timestamp};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::status::Status;
 use super::view::View;
-use super::{metrics, ready};
-use crate::link::{Order, Orders, Reply};
+use super::{metrics, page, ready};
+use crate::duration;
+use crate::link::{Draining, Order, Orders, Outcome, Reply};
+use crate::observe::condition::Purpose;
 use crate::observe::running::Reloaded;
+use crate::observe::timeline::Event;
 
+const PAGE: &str = "/";
 const STATUS: &str = "/v1/status";
 const RELOAD: &str = "/v1/reload";
 const UPGRADE: &str = "/v1/upgrade";
+const DRAIN: &str = "/v1/drain";
+const RESTORE: &str = "/v1/restore";
+const FORGET: &str = "/v1/forget";
+const TIMELINE: &str = "/v1/timeline";
 const METRICS: &str = "/metrics";
 const HEALTHZ: &str = "/healthz";
 const READYZ: &str = "/readyz";
 
 /// Every path there is.
-const PATHS: [&str; 6] = [STATUS, RELOAD, UPGRADE, METRICS, HEALTHZ, READYZ];
+const PATHS: [&str; 11] = [PAGE, STATUS, TIMELINE, RELOAD, UPGRADE, DRAIN, RESTORE, FORGET, METRICS, HEALTHZ, READYZ];
+
+/// Those that change something.
+const CHANGES: [&str; 5] = [RELOAD, UPGRADE, DRAIN, RESTORE, FORGET];
+
+/// Events of the timeline in one answer, where the request names no number.
+const EVENTS: usize = 1000;
 
 /// The longest body of a request, in bytes.
 const LONGEST_BODY: usize = 64 << 10;
+
+/// The longest reason, in characters.
+const LONGEST_REASON: usize = 200;
 
 /// The methods of what can only be read.
 const READ: &str = "GET, HEAD";
@@ -39,8 +60,8 @@ const JSON: &str = "application/json";
 /// What may be asked where a request comes in.
 #[derive(Debug, Clone)]
 pub(super) enum Access {
-    /// Everything: the Unix socket, which the file system guards. What changes something goes here.
-    Full(Orders),
+    /// Everything: the Unix socket, which the file system guards. What changes something goes here, by whom the socket names.
+    Full(Orders, String),
     /// What changes nothing: the TCP listener, which anybody may reach.
     ReadOnly,
 }
@@ -66,6 +87,52 @@ pub struct ReloadAnswer {
     pub error: Option<String>,
 }
 
+/// What `POST /v1/drain` takes.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DrainRequest {
+    /// `SERVICE/BACKEND`.
+    pub backend: String,
+    /// For how long: `30m`.
+    #[serde(rename = "for")]
+    pub length: String,
+    /// Why.
+    pub reason: String,
+    /// Also where too few would be left to serve.
+    pub force: bool,
+    /// After what time open sessions are closed; null: they finish by themselves.
+    pub close_after: Option<String>,
+    /// Over what time their ends are spread.
+    pub spread: Option<String>,
+    /// To see what the backend's loss would mean: it ends when so many clients were refused.
+    pub abort_if_refused: Option<u64>,
+}
+
+/// What `POST /v1/restore` and `POST /v1/forget` take.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BackendRequest {
+    /// `SERVICE/BACKEND`.
+    pub backend: String,
+}
+
+/// What those three answer: with 200 where it was done, else with 409.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Said {
+    /// What was done.
+    pub message: Option<String>,
+    /// Why nothing was, and what to do.
+    pub error: Option<String>,
+}
+
+/// What `GET /v1/timeline` answers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TimelineAnswer {
+    /// Oldest first.
+    pub events: Vec<Event>,
+}
+
 /// What `POST /v1/upgrade` takes: nothing yet.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -89,25 +156,22 @@ pub(super) async fn answer(
 ) -> Response<Full<Bytes>> {
     let path = request.uri().path();
     let reads = [Method::GET, Method::HEAD].contains(request.method());
-    let orders = match access {
-        Access::Full(orders) => Some(orders),
-        Access::ReadOnly if reads => None,
-        Access::ReadOnly => {
+    let change = CHANGES.contains(&path);
+    match access {
+        Access::ReadOnly if !reads => {
             return not_allowed(
                 "this listener is read-only: use GET here, and the admin socket for what changes anything".into(),
                 READ,
             );
         }
-    };
-    if [RELOAD, UPGRADE].contains(&path) {
-        return match orders {
-            Some(orders) if request.method() == Method::POST && path == RELOAD => {
-                reload(orders, request, at_work).await
-            }
-            Some(orders) if request.method() == Method::POST => upgrade(orders, request, at_work).await,
-            Some(_) => not_allowed(format!("{path} changes something: use POST"), "POST"),
-            None => not_allowed(format!("this listener is read-only: {path} is for the admin socket"), READ),
-        };
+        Access::ReadOnly if change => {
+            return not_allowed(format!("this listener is read-only: {path} is for the admin socket"), READ);
+        }
+        Access::Full(orders, by) if change && request.method() == Method::POST => {
+            return order(orders, by, request, at_work).await.unwrap_or_else(|response| response);
+        }
+        Access::Full(..) if change => return not_allowed(format!("{path} changes something: use POST"), "POST"),
+        _ => {}
     }
     if !PATHS.contains(&path) {
         let error = format!("there is nothing at {path}");
@@ -120,7 +184,9 @@ pub(super) async fn answer(
         return too_large(format!("{path} takes no body"));
     }
     match path {
+        PAGE => document(),
         STATUS => json(StatusCode::OK, &Status::of(view)),
+        TIMELINE => timeline(view, request.uri().query().unwrap_or_default()),
         METRICS => respond(StatusCode::OK, metrics::CONTENT_TYPE, metrics::text(view).into()),
         READYZ => match ready::unready(&view.table.load()) {
             lines if lines.is_empty() => ok(),
@@ -130,42 +196,118 @@ pub(super) async fn answer(
     }
 }
 
-async fn reload(orders: &Orders, request: Request<Incoming>, at_work: &AtomicBool) -> Response<Full<Bytes>> {
-    let ReloadRequest { force } = match body(request).await {
-        Ok(request) => request,
-        Err(response) => return response,
-    };
-    let (answer, reply) = oneshot::channel();
-    match ordered(orders, Order::Reload { force, answer }, reply, at_work).await {
-        Some(Reply { result, generation, changes, error }) => {
-            let code = if result == Reloaded::Applied { StatusCode::OK } else { StatusCode::CONFLICT };
-            json(code, &ReloadAnswer { result: result.label().into(), generation, changes, error })
+/// `since=2h&limit=200`.
+fn timeline(view: &View, query: &str) -> Response<Full<Bytes>> {
+    let (mut since, mut limit) = (None, EVENTS);
+    for (key, value) in
+        query.split('&').filter(|part| !part.is_empty()).map(|part| part.split_once('=').unwrap_or((part, "")))
+    {
+        let wrong = |what: &str| refuse(StatusCode::BAD_REQUEST, format!("{TIMELINE}: {key}: {what}"));
+        match key {
+            "since" => {
+                match duration::parse(value).map(|ago| SignedDuration::try_from(ago).unwrap_or(SignedDuration::MAX)) {
+                    Ok(ago) => since = Timestamp::now().checked_sub(ago).ok(),
+                    Err(why) => return wrong(&why),
+                }
+            }
+            "limit" => match value.parse() {
+                Ok(number) => limit = number,
+                Err(_) => return wrong("a number is due"),
+            },
+            _ => return wrong("there are since=2h and limit=200"),
         }
-        None => too_busy(),
+    }
+    json(StatusCode::OK, &TimelineAnswer { events: view.timeline.since(since, limit) })
+}
+
+/// Passes on what changes something.
+async fn order(
+    orders: &Orders,
+    by: &str,
+    request: Request<Incoming>,
+    at_work: &AtomicBool,
+) -> Result<Response<Full<Bytes>>, Response<Full<Bytes>>> {
+    let by = by.to_owned();
+    match request.uri().path() {
+        RELOAD => {
+            let ReloadRequest { force } = body(request).await?;
+            let (answer, reply) = oneshot::channel();
+            let Reply { result, generation, changes, error } =
+                ordered(orders, Order::Reload { by, force, answer }, reply, at_work).await?;
+            let code = if result == Reloaded::Applied { StatusCode::OK } else { StatusCode::CONFLICT };
+            Ok(json(code, &ReloadAnswer { result: result.label().into(), generation, changes, error }))
+        }
+        UPGRADE => {
+            body::<UpgradeRequest>(request).await?;
+            let (answer, reply) = oneshot::channel();
+            Ok(match ordered(orders, Order::Upgrade { by, answer }, reply, at_work).await? {
+                Ok(pid) => json(StatusCode::OK, &UpgradeAnswer { pid: Some(pid), error: None }),
+                Err(why) => json(StatusCode::CONFLICT, &UpgradeAnswer { pid: None, error: Some(why) }),
+            })
+        }
+        DRAIN => {
+            let draining = draining(body(request).await?).map_err(|why| refuse(StatusCode::BAD_REQUEST, why))?;
+            let (answer, reply) = oneshot::channel();
+            ordered(orders, Order::Drain { draining, by, answer }, reply, at_work).await.map(said)
+        }
+        path => {
+            let forget = path == FORGET;
+            let BackendRequest { backend } = body(request).await?;
+            let (service, backend) = parts(&backend).map_err(|why| refuse(StatusCode::BAD_REQUEST, why))?;
+            let (answer, reply) = oneshot::channel();
+            let order = if forget {
+                Order::Forget { service, backend, by, answer }
+            } else {
+                Order::Restore { service, backend, by, answer }
+            };
+            ordered(orders, order, reply, at_work).await.map(said)
+        }
     }
 }
 
-async fn upgrade(orders: &Orders, request: Request<Incoming>, at_work: &AtomicBool) -> Response<Full<Bytes>> {
-    if let Err(response) = body::<UpgradeRequest>(request).await {
-        return response;
-    }
-    let (answer, reply) = oneshot::channel();
-    match ordered(orders, Order::Upgrade { answer }, reply, at_work).await {
-        Some(Ok(pid)) => json(StatusCode::OK, &UpgradeAnswer { pid: Some(pid), error: None }),
-        Some(Err(why)) => json(StatusCode::CONFLICT, &UpgradeAnswer { pid: None, error: Some(why) }),
-        None => too_busy(),
+fn draining(request: DrainRequest) -> Result<Draining, String> {
+    let DrainRequest { backend, length, reason, force, close_after, spread, abort_if_refused } = request;
+    let (service, backend) = parts(&backend)?;
+    let time =
+        |key: &str, text: &str| duration::parse(text).map_err(|why| format!("`{key}`: {text:?} is no duration: {why}"));
+    let length = time("for", &length)?;
+    let spread = spread.map_or(Ok(Duration::ZERO), |spread| time("spread", &spread))?;
+    let close = close_after.map(|after| time("close_after", &after)).transpose()?.map(|after| (after, spread));
+    let purpose = if abort_if_refused.is_some() { Purpose::Drill } else { Purpose::Drain };
+    // It is shown to people, on terminals and in logs.
+    let reason = reason.replace(char::is_control, " ").trim().chars().take(LONGEST_REASON).collect();
+    Ok(Draining { service, backend, length, reason, purpose, force, close, abort: abort_if_refused })
+}
+
+/// Service and backend of `web/web-02`.
+fn parts(name: &str) -> Result<(String, String), String> {
+    match name.split_once('/') {
+        Some((service, backend)) if !service.is_empty() && !backend.is_empty() => Ok((service.into(), backend.into())),
+        _ => Err(format!("`backend`: SERVICE/BACKEND is due, such as web/web-02; found {name:?}")),
     }
 }
 
-/// Passes an order on and waits for its outcome; `None`: nobody takes it.
-async fn ordered<T>(orders: &Orders, order: Order, reply: oneshot::Receiver<T>, at_work: &AtomicBool) -> Option<T> {
+fn said(outcome: Outcome) -> Response<Full<Bytes>> {
+    match outcome {
+        Ok(message) => json(StatusCode::OK, &Said { message: Some(message), error: None }),
+        Err(why) => json(StatusCode::CONFLICT, &Said { message: None, error: Some(why) }),
+    }
+}
+
+/// Passes an order on and waits for its outcome; an error answers that nobody takes it.
+async fn ordered<T>(
+    orders: &Orders,
+    order: Order,
+    reply: oneshot::Receiver<T>,
+    at_work: &AtomicBool,
+) -> Result<T, Response<Full<Bytes>>> {
     at_work.store(true, Ordering::Relaxed);
     let outcome = match orders.try_send(order) {
         Ok(()) => reply.await.ok(),
         Err(_) => None,
     };
     at_work.store(false, Ordering::Relaxed);
-    outcome
+    outcome.ok_or_else(too_busy)
 }
 
 fn too_busy() -> Response<Full<Bytes>> {
@@ -186,13 +328,22 @@ async fn body<T: Default + DeserializeOwned>(request: Request<Incoming>) -> Resu
         .map_err(|error| refuse(StatusCode::BAD_REQUEST, format!("{path} does not understand this body: {error}")))
 }
 
+fn document() -> Response<Full<Bytes>> {
+    let mut response = respond(StatusCode::OK, page::CONTENT_TYPE, Bytes::from_static(page::DOCUMENT.as_bytes()));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_SECURITY_POLICY, page::policy());
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    response
+}
+
 fn ok() -> Response<Full<Bytes>> {
     respond(StatusCode::OK, TEXT, Bytes::from_static(b"ok\n"))
 }
 
 fn not_allowed(error: String, allowed: &'static str) -> Response<Full<Bytes>> {
     let mut response = refuse(StatusCode::METHOD_NOT_ALLOWED, error);
-    response.headers_mut().insert(ALLOW, hyper::header::HeaderValue::from_static(allowed));
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
     response
 }
 
@@ -223,7 +374,6 @@ fn json(code: StatusCode, document: &impl Serialize) -> Response<Full<Bytes>> {
 }
 
 fn respond(code: StatusCode, content_type: &'static str, body: Bytes) -> Response<Full<Bytes>> {
-    use hyper::header::HeaderValue;
     let mut response = Response::new(Full::new(body));
     *response.status_mut() = code;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));

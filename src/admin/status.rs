@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::ready;
 use super::view::{View, descriptors, on_disk};
+use crate::observe::condition;
 use crate::observe::counters::{Closed, Counter, Refused, ServiceCounters};
-use crate::observe::running::LastReload;
+use crate::observe::running::{LastReload, Orphaned};
 use crate::table::{Backend, Role, Service};
 
 /// The whole process. Every time is RFC 3339 in UTC.
@@ -51,7 +52,7 @@ pub struct Status {
     /// Backends that a reload removed and that still have sessions.
     #[serde(default)]
     pub leaving: Vec<Leaving>,
-    /// Backends that a reload removed and that are still watched.
+    /// Backends that a reload removed, and that are watched on.
     #[serde(default)]
     pub orphans: Vec<Orphan>,
 }
@@ -98,44 +99,6 @@ pub struct Leaving {
     pub connections: u32,
 }
 
-/// What a reload removed, while it is still watched.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Orphan {
-    /// The service.
-    pub service: String,
-    /// Its backend.
-    pub backend: String,
-    /// Where that listens.
-    pub address: String,
-    /// `starting`, `up` or `down`.
-    pub state: String,
-    /// Since when it is in that state.
-    pub since: String,
-    /// Why.
-    pub reason: String,
-    /// When it was removed.
-    pub removed: String,
-    /// By which reload.
-    pub generation: u64,
-    /// Until when it is watched.
-    pub until: String,
-}
-
-/// How many of a service's backends can serve, and what that means.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Redundancy {
-    /// Backends that should serve; backups are not among them.
-    pub expected: u32,
-    /// Those that can.
-    pub serving: u32,
-    /// Those that cannot.
-    pub missing: u32,
-    /// For how long any were missing, summed over them, in seconds.
-    pub missing_seconds: f64,
-    /// How many more the service could lose; null where no limit tells.
-    pub survivable_failures: Option<u32>,
-}
-
 /// One service.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ServiceStatus {
@@ -152,6 +115,12 @@ pub struct ServiceStatus {
     /// Clients that wait for a place in a backend; among the sessions open.
     #[serde(default)]
     pub queued: u32,
+    /// The most sessions that were ever open at once.
+    #[serde(default)]
+    pub peak: u32,
+    /// How many of its backends can serve.
+    #[serde(default)]
+    pub redundancy: RedundancyStatus,
     /// Clients accepted, also those refused afterwards.
     pub accepted: u64,
     /// Sessions established with a backend.
@@ -162,9 +131,6 @@ pub struct ServiceStatus {
     pub refused_by: IndexMap<String, u64>,
     /// Sessions ended, by reason, every reason listed.
     pub closed: IndexMap<String, u64>,
-    /// How many of its backends can serve.
-    #[serde(default)]
-    pub redundancy: Option<Redundancy>,
     /// The backends in the order of the configuration, then the backups.
     pub backends: IndexMap<String, BackendStatus>,
 }
@@ -188,6 +154,9 @@ pub struct BackendStatus {
     pub connections: u32,
     /// How many there may be.
     pub max_connections: Option<u32>,
+    /// The most sessions that were ever open with it at once.
+    #[serde(default)]
+    pub peak: u32,
     /// Sessions established with it.
     pub total: u64,
     /// Connects that failed by its fault.
@@ -199,7 +168,6 @@ pub struct BackendStatus {
     /// How long the last probe took, in milliseconds.
     pub probe_ms: Option<f64>,
     /// The drain that holds it out, if any.
-    #[serde(default)]
     pub drain: Option<Drain>,
 }
 
@@ -209,9 +177,9 @@ pub struct Drain {
     /// Who took it out.
     #[serde(default)]
     pub by: String,
-    /// Why.
+    /// Why it was taken out; empty where nobody said.
     pub reason: String,
-    /// When.
+    /// Since when.
     #[serde(default)]
     pub since: String,
     /// When it comes back by itself.
@@ -219,6 +187,45 @@ pub struct Drain {
     /// `drain` or `drill`.
     #[serde(default)]
     pub kind: String,
+}
+
+/// How many of a service's backends can serve.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct RedundancyStatus {
+    /// Backends of the configuration; backups do not count.
+    pub expected: usize,
+    /// Those of them that can serve.
+    pub serving: usize,
+    /// Those that cannot.
+    pub missing: usize,
+    /// For how long each missing one was missing, in sum, in seconds.
+    pub missing_seconds: f64,
+    /// How many servers could fail while the rest still carries the most sessions that were ever open; null where a server has no
+    /// `max_connections`.
+    pub survivable_failures: Option<usize>,
+}
+
+/// A backend that a reload removed, and that is watched on.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Orphan {
+    /// The service that it was removed from.
+    pub service: String,
+    /// Its name there.
+    pub backend: String,
+    /// Where it listens.
+    pub address: String,
+    /// `starting`, `up` or `down`.
+    pub state: String,
+    /// Since when it is in that state.
+    pub since: String,
+    /// Why.
+    pub reason: String,
+    /// When it was removed.
+    pub removed: String,
+    /// By which reload.
+    pub generation: u64,
+    /// Until when it is watched.
+    pub until: String,
 }
 
 impl Status {
@@ -270,7 +277,7 @@ impl Status {
                     connections: backend.places.taken(),
                 })
                 .collect(),
-            orphans: Vec::new(),
+            orphans: view.running.orphans.load().iter().map(Orphan::of).collect(),
         }
     }
 }
@@ -301,6 +308,8 @@ impl ServiceStatus {
             connections: service.state.places.taken(),
             max_connections: service.state.places.limit(),
             queued: service.state.line.waiting(),
+            peak: service.state.places.peak(),
+            redundancy: RedundancyStatus::of(service),
             accepted: counters.sum(|worker| worker.accepted.get()),
             total: ready::total(service),
             refused: refused_by.values().sum(),
@@ -309,7 +318,6 @@ impl ServiceStatus {
                 .iter()
                 .map(|&reason| by_reason(reason.label(), &|worker| &worker.closed[reason as usize]))
                 .collect(),
-            redundancy: None,
             backends,
         }
     }
@@ -327,12 +335,55 @@ impl BackendStatus {
             weight,
             connections: backend.places.taken(),
             max_connections: backend.places.limit(),
+            peak: backend.places.peak(),
             total: backend.counters.sum(|worker| worker.sessions.get()),
             failures: backend.counters.sum(|worker| worker.connect_failures.get()),
             bytes_in: backend.counters.sum(|worker| worker.bytes_in.get()),
             bytes_out: backend.counters.sum(|worker| worker.bytes_out.get()),
             probe_ms: condition.probe.map(|took| took.as_secs_f64() * 1e3),
-            drain: None,
+            drain: condition.drain.as_ref().map(Drain::of),
+        }
+    }
+}
+
+impl Drain {
+    fn of(drain: &condition::Drain) -> Self {
+        Self {
+            by: drain.by.clone(),
+            reason: drain.reason.clone(),
+            since: time(drain.since),
+            until: time(drain.until),
+            kind: drain.purpose.label().into(),
+        }
+    }
+}
+
+impl RedundancyStatus {
+    fn of(service: &Service) -> Self {
+        let reading = service.state.redundancy.read();
+        Self {
+            expected: reading.expected,
+            serving: reading.serving,
+            missing: reading.missing(),
+            missing_seconds: reading.missing_for.as_secs_f64(),
+            survivable_failures: ready::survivable(service),
+        }
+    }
+}
+
+impl Orphan {
+    fn of(orphan: &Orphaned) -> Self {
+        let Orphaned { service, backend, address, condition, removed, generation, until } = orphan;
+        Self {
+            service: service.to_string(),
+            backend: backend.to_string(),
+            address: address.to_string(),
+            state: condition.state.label().into(),
+            since: time(condition.since),
+            reason: condition.reason.clone(),
+            removed: time(*removed),
+            generation: *generation,
+            until: time(*until),
         }
     }
 }

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::observe::access_log;
 use crate::observe::counters::{PerWorker, WorkerCounters};
 use crate::observe::running::{ConfigFile, Running};
+use crate::observe::timeline::Timeline;
 use crate::table::{Places, Published};
 
 /// Everything that the administration side may read, put together once at the start.
@@ -34,6 +35,8 @@ pub struct View {
     pub descriptors_max: u64,
     /// The access log.
     pub access_log: Arc<access_log::Log>,
+    /// What happened and when.
+    pub timeline: Arc<Timeline>,
 }
 
 /// A file is compared up to here; no configuration is longer.

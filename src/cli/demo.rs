@@ -24,6 +24,8 @@ use crate::observe::running::ConfigFile;
 
 /// Where the demo's clients arrive.
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+/// Where the status page is, if the port is free.
+const PAGE_PORT: u16 = 9900;
 /// The sample servers; the last one is the backup.
 const NAMES: [&str; 3] = ["web-01", "web-02", "web-03"];
 /// How long a sample server that was asked to stop refuses connections.
@@ -39,9 +41,10 @@ pub(super) fn run(_: &Arguments) -> ExitCode {
     match NAMES.iter().map(|name| start_server(name).map(|address| (*name, address))).collect::<Result<Vec<_>, _>>() {
         Ok(backends) => {
             let admin_socket = admin::user_socket();
-            introduce(&backends, &admin_socket);
+            let page = free_address();
+            introduce(&backends, &admin_socket, page);
             serve(Program {
-                config: config(&backends),
+                config: config(&backends, page),
                 source: ConfigFile::new(None, String::new()),
                 admin_socket,
                 narrate: true,
@@ -54,7 +57,13 @@ pub(super) fn run(_: &Arguments) -> ExitCode {
     }
 }
 
-fn introduce(servers: &[(&str, SocketAddr)], admin_socket: &std::path::Path) {
+/// Where the status page may be: its usual port if nobody has that, else a free one.
+fn free_address() -> Option<SocketAddr> {
+    let bind = |port| std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port));
+    [PAGE_PORT, 0].into_iter().find_map(|port| bind(port).ok()?.local_addr().ok())
+}
+
+fn introduce(servers: &[(&str, SocketAddr)], admin_socket: &std::path::Path, page: Option<SocketAddr>) {
     println!("balancer demo: round robin over two sample servers in this process, and a backup");
     for (name, address) in servers {
         println!("  {name}  http://{address}");
@@ -68,11 +77,14 @@ fn introduce(servers: &[(&str, SocketAddr)], admin_socket: &std::path::Path) {
         PAUSE.as_secs()
     );
     println!("  balancer status --socket {}", admin_socket.display());
+    if let Some(page) = page {
+        println!("  http://{page}/           # in a browser: all of it, live");
+    }
     println!("\nStop web-02 the same way, and the backup web-03 answers.");
     println!("Each new session and each change of a server's state is a line below. Ctrl-C ends it.\n");
 }
 
-fn config(servers: &[(&str, SocketAddr)]) -> Config {
+fn config(servers: &[(&str, SocketAddr)], http: Option<SocketAddr>) -> Config {
     let backend = |&(name, address): &(&str, SocketAddr)| Backend {
         name: name.into(),
         address,
@@ -86,7 +98,8 @@ fn config(servers: &[(&str, SocketAddr)]) -> Config {
         workers: None,
         drain: Duration::from_secs(2),
         max_connections: None,
-        admin: Admin::default(),
+        admin: Admin { http, ..Admin::default() },
+        state: None,
         access_log: AccessLog::Off,
         reload: config::Reload::default(),
         services: vec![config::Service {

@@ -4,11 +4,13 @@ mod check;
 mod client;
 mod completions;
 mod demo;
+mod drain;
 mod log;
 mod man;
 mod reload;
 mod run;
 mod status;
+mod timeline;
 mod top;
 mod upgrade;
 mod verdict;
@@ -39,6 +41,10 @@ enum Command {
     Check(check::Arguments),
     Demo(demo::Arguments),
     Status(status::Arguments),
+    Drain(drain::Arguments),
+    Restore(drain::Restore),
+    Forget(drain::Forget),
+    Timeline(timeline::Arguments),
     Top(top::Arguments),
     Reload(reload::Arguments),
     Upgrade(upgrade::Arguments),
@@ -53,6 +59,10 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Status(arguments) => status::run(&arguments).unwrap_or_else(|error| failed(&error)),
+        Command::Drain(arguments) => drain::run(&arguments).unwrap_or_else(|error| failed(&error)),
+        Command::Restore(arguments) => drain::restore(&arguments).unwrap_or_else(|error| failed(&error)),
+        Command::Forget(arguments) => drain::forget(&arguments).unwrap_or_else(|error| failed(&error)),
+        Command::Timeline(arguments) => timeline::run(&arguments).unwrap_or_else(|error| failed(&error)),
         Command::Top(arguments) => top::run(arguments).unwrap_or_else(|error| failed(&error)),
         Command::Reload(arguments) => reload::run(&arguments).unwrap_or_else(|error| failed(&error)),
         Command::Upgrade(arguments) => upgrade::run(&arguments).unwrap_or_else(|error| failed(&error)),

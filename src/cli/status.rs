@@ -4,13 +4,15 @@ use std::env;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write as _};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use jiff::Timestamp;
 
 use super::client::Target;
 use super::{count, verdict};
-use crate::admin::status::{BackendStatus, Leaving, ReloadStatus, ServiceStatus, Status};
+use crate::admin::status::{BackendStatus, Leaving, Orphan, ReloadStatus, ServiceStatus, Status};
+use crate::duration;
 
 /// Show services and backends: states, since when and why
 #[derive(Debug, clap::Args)]
@@ -108,8 +110,15 @@ fn page(status: &Status, now: Timestamp, colours: bool) -> String {
         page.push('\n');
         describe(&mut page, name, service, now, colours);
     }
-    if !status.leaving.is_empty() {
+    if !(status.leaving.is_empty() && status.orphans.is_empty()) {
         page.push('\n');
+    }
+    for orphan in &status.orphans {
+        let Orphan { service, backend, address, state, generation, .. } = orphan;
+        let (state, removed) = (painted(state.clone(), state, colours), since(&orphan.removed, now));
+        let _ = writeln!(page, "outside: {service}/{backend} ({address}), {state}");
+        let _ =
+            writeln!(page, "    removed {removed} ago by reload {generation}, watched on; `balancer forget` ends that");
     }
     for Leaving { service, backend, address, connections } in &status.leaving {
         let sessions = count((*connections).into(), "session");
@@ -123,6 +132,12 @@ fn describe(page: &mut String, name: &str, service: &ServiceStatus, now: Timesta
     let sessions = count((*connections).into(), "session");
     let state = painted(state.clone(), state, colours);
     let _ = writeln!(page, "{name}: {state}, {sessions} open, {total} in all, {refused} refused");
+    let redundancy = &service.redundancy;
+    if redundancy.missing > 0 {
+        let seconds = Duration::from_secs(redundancy.missing_seconds as u64);
+        let (missing, expected) = (redundancy.missing, redundancy.expected);
+        let _ = writeln!(page, "  {missing} of {expected} backends missing, in sum for {}", duration::format(seconds));
+    }
     let listen = if service.listen.is_empty() { "not listening yet".into() } else { service.listen.join(" ") };
     let _ = writeln!(page, "  {listen}");
     let head = ["BACKEND", "STATE", "SINCE", "SESSIONS", "TOTAL", "FAILED", "IN", "OUT"].map(String::from);

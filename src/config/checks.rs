@@ -8,7 +8,8 @@ use super::file::Reader;
 use super::report::did_you_mean;
 use super::sections;
 use super::tree::{Node, Value, quoted};
-use super::{ExpectProbe, Health, HttpProbe, Probe, WhenAllDown, duration};
+use super::{ExpectProbe, Health, HttpProbe, Probe, WhenAllDown};
+use crate::duration;
 
 /// Shorter intervals would be a load of their own.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::fmt::Display;
 use std::net::SocketAddr;
 
-use super::{AccessLog, Backend, Balance, Config, Health, Listen, Probe, Service, WhenAllDown, duration};
+use super::{AccessLog, Backend, Balance, Config, Health, Listen, Probe, Service, WhenAllDown};
+use crate::duration;
 
 /// How many sessions are open with a service, or with one of its backends.
 pub trait Open {

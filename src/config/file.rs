@@ -56,6 +56,7 @@ impl Reader {
             drain: self.duration(section.get("drain"), Config::DRAIN, Duration::ZERO..=LONGEST),
             max_connections: self.count(section.get("max_connections"), Some("auto"), 1..=u32::MAX),
             admin,
+            state: Some(section.get("state").and_then(|node| self.state(node)).unwrap_or_else(|| Config::STATE.into())),
             access_log: section.get("access_log").map_or(AccessLog::Off, |node| self.access_log(node)),
             reload: section.get("reload").map_or_else(Reload::default, |node| self.reload(node)),
             services,
@@ -171,6 +172,18 @@ impl Reader {
             }
         };
         self.parsed(node, due, log).unwrap_or_default()
+    }
+
+    fn state(&mut self, node: &Node) -> Option<std::path::PathBuf> {
+        let due = "the path of a directory is due here";
+        let path = |text: &str| {
+            if text.starts_with('/') && !text.contains('\0') {
+                Ok(text.into())
+            } else {
+                Err(format!("{} is not a directory for the state: write a path from /", quoted(text)))
+            }
+        };
+        self.parsed(node, due, path)
     }
 
     fn queue(&mut self, node: &Node) -> Queue {

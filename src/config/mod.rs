@@ -4,7 +4,6 @@ mod address;
 mod backends;
 mod checks;
 pub mod diff;
-pub(crate) mod duration;
 mod file;
 mod health;
 mod load;
@@ -34,6 +33,8 @@ pub struct Config {
     pub max_connections: Option<NonZeroU32>,
     /// The administration interface.
     pub admin: Admin,
+    /// The directory where leases and the timeline outlive the process; `None`: they do not.
+    pub state: Option<PathBuf>,
     /// Where one line a session goes.
     pub access_log: AccessLog,
     /// What a reload may do.
@@ -45,6 +46,8 @@ pub struct Config {
 impl Config {
     /// How long a stop waits where the file does not say.
     pub const DRAIN: Duration = Duration::from_secs(30);
+    /// The state directory where the file does not say.
+    pub const STATE: &str = "/var/lib/balancer";
 }
 
 /// What a reload may do.

@@ -1,4 +1,4 @@
-//! The sections of the file: which keys each has, which of them work, and finding one key's value.
+//! The sections of the file: which keys each has, and finding one key's value.
 
 use std::collections::HashMap;
 
@@ -11,36 +11,30 @@ pub(super) struct Kind {
     name: &'static str,
     /// The keys that work.
     keys: &'static [&'static str],
-    /// The keys that are named already, so that they will mean the same everywhere, but do nothing yet.
-    later: &'static [&'static str],
 }
 
 pub(super) const FILE: Kind = Kind {
     name: "the top level",
-    keys: &["workers", "drain", "max_connections", "admin", "access_log", "reload", "services"],
-    later: &["state"],
+    keys: &["workers", "drain", "max_connections", "admin", "state", "access_log", "reload", "services"],
 };
-pub(super) const ADMIN: Kind = Kind { name: "`admin`", keys: &["socket", "http"], later: &[] };
-pub(super) const RELOAD: Kind = Kind { name: "`reload`", keys: &["guard"], later: &[] };
+pub(super) const ADMIN: Kind = Kind { name: "`admin`", keys: &["socket", "http"] };
+pub(super) const RELOAD: Kind = Kind { name: "`reload`", keys: &["guard"] };
 pub(super) const SERVICE: Kind = Kind {
     name: "a service",
     keys: &["listen", "balance", "backends", "backups", "health", "connect", "timeouts", "max_connections", "queue"],
-    later: &[],
 };
 pub(super) const BACKEND: Kind =
-    Kind { name: "a backend", keys: &["address", "weight", "max_connections", "probe_address"], later: &[] };
-pub(super) const CONNECT: Kind = Kind { name: "`connect`", keys: &["timeout", "attempts"], later: &[] };
-pub(super) const TIMEOUTS: Kind =
-    Kind { name: "`timeouts`", keys: &["idle", "half_closed", "unresponsive"], later: &[] };
+    Kind { name: "a backend", keys: &["address", "weight", "max_connections", "probe_address"] };
+pub(super) const CONNECT: Kind = Kind { name: "`connect`", keys: &["timeout", "attempts"] };
+pub(super) const TIMEOUTS: Kind = Kind { name: "`timeouts`", keys: &["idle", "half_closed", "unresponsive"] };
 pub(super) const HEALTH: Kind = Kind {
     name: "`health`",
     keys: &["probe", "port", "interval", "timeout", "rise", "fall", "passive", "slow_start", "when_all_down"],
-    later: &[],
 };
-pub(super) const PROBE: Kind = Kind { name: "`probe`", keys: &["http", "expect"], later: &[] };
-pub(super) const HTTP_PROBE: Kind = Kind { name: "`http`", keys: &["path", "host", "status"], later: &[] };
-pub(super) const EXPECT_PROBE: Kind = Kind { name: "`expect`", keys: &["send", "receive"], later: &[] };
-pub(super) const QUEUE: Kind = Kind { name: "`queue`", keys: &["size", "timeout"], later: &[] };
+pub(super) const PROBE: Kind = Kind { name: "`probe`", keys: &["http", "expect"] };
+pub(super) const HTTP_PROBE: Kind = Kind { name: "`http`", keys: &["path", "host", "status"] };
+pub(super) const EXPECT_PROBE: Kind = Kind { name: "`expect`", keys: &["send", "receive"] };
+pub(super) const QUEUE: Kind = Kind { name: "`queue`", keys: &["size", "timeout"] };
 const KINDS: [&Kind; 12] = [
     &FILE,
     &ADMIN,
@@ -112,9 +106,6 @@ pub(super) fn entries<'t>(
 }
 
 fn unknown(key: &str, kind: &Kind) -> String {
-    if kind.later.contains(&key) {
-        return format!("`{key}` is not supported yet: take it out");
-    }
     let shown = quoted(key);
     let homes: Vec<&str> = KINDS.iter().filter(|other| other.keys.contains(&key)).map(|other| other.name).collect();
     if !homes.is_empty() {

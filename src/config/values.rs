@@ -4,11 +4,12 @@ use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::Listen;
 use super::file::Reader;
 use super::report::{Place, Problem, did_you_mean};
 use super::sections::{self, Section};
 use super::tree::{Node, Value, quoted};
-use super::{Listen, duration};
+use crate::duration;
 
 /// Names go into labels, logs and commands, and are read by people.
 const MAX_NAME: usize = 64;

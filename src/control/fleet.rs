@@ -1,13 +1,17 @@
 //! Every backend that the process knows: its health, its slow start, and the tables that follow from them.
 
+mod held;
+mod outside;
 mod tracked;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use jiff::Timestamp;
 
+use self::outside::Outside;
 use self::tracked::Tracked;
 use super::health::{Change, Event};
 use super::probe::{Id, Outcome, Prober};
@@ -15,6 +19,7 @@ use crate::config::diff::Open;
 use crate::config::{self, Config};
 use crate::observe::condition::State;
 use crate::observe::counters::Probed;
+use crate::observe::timeline::Timeline;
 use crate::table::{Service, ServiceState, Table};
 
 /// See the module. The only one that publishes a table.
@@ -29,11 +34,20 @@ pub struct Fleet {
     next_id: Id,
     workers: usize,
     table: Arc<ArcSwap<Table>>,
+    /// Those that a reload removed and that are watched on.
+    outside: Outside,
+    /// What is known of them has changed.
+    outside_changed: bool,
+    /// Whom the prober asks has changed.
+    rewatch: bool,
+    /// Something has changed that is to outlive the process.
+    unsaved: bool,
+    timeline: Arc<Timeline>,
 }
 
 impl Fleet {
     /// The backends of a configuration, none of them probed yet, and their first table. For so many workers.
-    pub fn new(config: &Config, workers: usize) -> Self {
+    pub fn new(config: &Config, workers: usize, timeline: Arc<Timeline>) -> Self {
         let mut fleet = Self {
             services: Vec::new(),
             leaving: Vec::new(),
@@ -41,6 +55,11 @@ impl Fleet {
             next_id: 0,
             workers,
             table: Arc::new(ArcSwap::from_pointee(Table::new(0, 0, Vec::new(), Vec::new()))),
+            outside: Outside::default(),
+            outside_changed: false,
+            rewatch: false,
+            unsaved: false,
+            timeline,
         };
         fleet.apply(config, Instant::now());
         fleet
@@ -55,21 +74,32 @@ impl Fleet {
     /// ones begin, removed ones leave. [`Fleet::watch`] is due afterwards.
     pub(super) fn apply(&mut self, config: &Config, now: Instant) {
         let mut old: Vec<_> = std::mem::take(&mut self.services).into_iter().map(Some).collect();
+        let mut removed = Vec::new();
         for service in &config.services {
             let is_it = |tracked: &Option<Tracked>| tracked.as_ref().is_some_and(|it| it.state.name == service.name);
             let kept = old.iter_mut().find(|tracked| is_it(tracked)).and_then(Option::take);
             let mut tracked = kept.unwrap_or_else(|| self.begin(service));
-            tracked.configure(service, &mut self.next_id, self.workers, now);
+            let gone = tracked.configure(service, &mut self.next_id, self.workers, now);
+            removed.extend(gone.into_iter().map(|watched| (Arc::clone(&tracked.state.name), watched)));
             self.services.push(tracked);
         }
         let before = self.table.load_full();
-        let gone = old.into_iter().flatten();
-        self.leaving.extend(gone.filter_map(|tracked| before.service(tracked.state.number).cloned()));
+        let gone: Vec<_> = old.into_iter().flatten().collect();
+        self.leaving.extend(gone.iter().filter_map(|tracked| before.service(tracked.state.number).cloned()));
+        for tracked in gone {
+            removed.extend(tracked.backends.into_iter().map(|watched| (Arc::clone(&tracked.state.name), watched)));
+        }
+        self.look_after(removed, before.generation + 1);
+        self.number_all();
+        self.publish(before.generation + 1);
+    }
+
+    /// Notes where each probed backend stands.
+    fn number_all(&mut self) {
         self.probed = HashMap::new();
         for (number, service) in self.services.iter().enumerate() {
             self.probed.extend(service.backends.iter().zip(0..).map(|(watched, place)| (watched.id, (number, place))));
         }
-        self.publish(before.generation + 1);
     }
 
     /// A service that is new, or comes back while it still has sessions.
@@ -78,7 +108,7 @@ impl Fleet {
         if let Some(back) = back {
             let back = self.leaving.swap_remove(back);
             let own = back.backends.iter().chain(&back.backups).chain(&back.leaving);
-            return Tracked::new(Arc::clone(&back.state), own.cloned().collect());
+            return Tracked::new(Arc::clone(&back.state), own.cloned().collect(), Arc::clone(&self.timeline));
         }
         let taken = |number: &usize| {
             let live = self.services.iter().map(|tracked| &tracked.state);
@@ -88,12 +118,18 @@ impl Fleet {
                 .any(|n| n == *number)
         };
         let number = (0..).find(|number| !taken(number)).unwrap_or_default();
-        Tracked::new(Arc::new(ServiceState::new(Arc::clone(&service.name), number, None, 0, self.workers)), Vec::new())
+        let state = ServiceState::new(Arc::clone(&service.name), number, None, 0, self.workers);
+        Tracked::new(Arc::new(state), Vec::new(), Arc::clone(&self.timeline))
     }
 
     /// Has every backend probed that is to be, and nobody else.
-    pub(super) fn watch(&self, prober: &mut Prober) {
-        prober.keep(|id| self.probed.contains_key(&id));
+    pub(super) fn watch(&mut self, prober: &mut Prober) {
+        self.rewatch = false;
+        let outside: HashSet<_> = self.outside.0.iter().map(|orphan| orphan.id).collect();
+        prober.keep(|id| self.probed.contains_key(&id) || outside.contains(&id));
+        for orphan in &self.outside.0 {
+            prober.watch(orphan.id, orphan.target.clone());
+        }
         for watched in self.services.iter().flat_map(|service| &service.backends) {
             match &watched.target {
                 Some(target) => prober.watch(watched.id, target.clone()),
@@ -109,7 +145,10 @@ impl Fleet {
 
     /// A probe has ended. Answers whether a table was published.
     pub(super) fn probed(&mut self, outcome: &Outcome, now: Instant) -> bool {
-        let Some(&(number, place)) = self.probed.get(&outcome.id) else { return false };
+        let Some(&(number, place)) = self.probed.get(&outcome.id) else {
+            self.outside_changed |= self.outside.probed(outcome, now, &self.timeline);
+            return false;
+        };
         let Some(service) = self.services.get_mut(number) else { return false };
         let Some(watched) = service.backends.get_mut(place) else { return false };
         let counters = &watched.backend.probes;
@@ -143,22 +182,27 @@ impl Fleet {
     /// How many of all backends and backups are up.
     pub(super) fn up(&self) -> (usize, usize) {
         let all = || self.services.iter().flat_map(|service| &service.backends);
-        (all().filter(|watched| watched.health.state() == State::Up).count(), all().count())
+        (all().filter(|watched| watched.state() == State::Up).count(), all().count())
     }
 
     /// Some have not been probed yet.
     pub(super) fn is_starting(&self) -> bool {
-        self.services.iter().flat_map(|service| &service.backends).any(|w| w.health.state() == State::Starting)
+        self.services.iter().flat_map(|service| &service.backends).any(|w| w.state() == State::Starting)
     }
 
     /// When [`Fleet::keep_time`] has something to do.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.services.iter().filter_map(Tracked::due).min()
+        let services = self.services.iter().filter_map(Tracked::due);
+        services.chain(self.drains_due()).chain(self.outside.due()).min()
     }
 
     /// Does what is due: backends without a probe are tried again, slow starts go on. Answers whether a table was published.
     pub(super) fn keep_time(&mut self, now: Instant) -> bool {
         self.services.iter_mut().for_each(|service| service.keep_time(now));
+        self.end_drains(now);
+        if self.outside.keep_time(now) {
+            (self.outside_changed, self.unsaved, self.rewatch) = (true, true, true);
+        }
         self.publish_changes()
     }
 
@@ -216,4 +260,11 @@ impl Open for Fleet {
             .find(|own| (&own.name, own.address) == (&backend.name, backend.address))
             .map_or(0, |own| own.places.taken())
     }
+}
+
+/// When a time of day comes; the wall clock may be set, so whoever waits until then looks at it again.
+fn instant(at: Timestamp) -> Instant {
+    let ahead = at.duration_since(Timestamp::now());
+    // At most an hour, so that a clock that is set meanwhile is seen.
+    Instant::now() + Duration::try_from(ahead).unwrap_or_default().min(Duration::from_secs(3600))
 }

@@ -63,6 +63,8 @@ pub struct Change {
     pub to: State,
     /// Why, in words for people.
     pub reason: String,
+    /// Traffic fails although its probes pass.
+    pub disagree: bool,
 }
 
 /// One backend's health.
@@ -106,6 +108,16 @@ impl Health {
     pub fn new(settings: Settings) -> Self {
         let phase = if settings.probed { Phase::Starting } else { Phase::Up { failures: 0, returned: None } };
         Self { settings, phase, passing: None, relapses: 0 }
+    }
+
+    /// The same backend as if it were new: nobody knows how it is until it is probed.
+    pub fn renewed(&self) -> Self {
+        Self::new(self.settings)
+    }
+
+    /// What the configuration says of it.
+    pub fn settings(&self) -> Settings {
+        self.settings
     }
 
     /// Its state: `starting`, `up` or `down`.
@@ -211,11 +223,12 @@ impl Health {
             1 => format!("1 connect of a client failed ({why})"),
             _ => format!("{count} connects of clients failed in a row ({why})"),
         };
-        if self.passing == Some(true) {
+        let disagree = self.passing == Some(true);
+        if disagree {
             reason.push_str(" although its probes pass");
         }
         let again = if self.settings.probed { None } else { now.checked_add(self.pause()) };
-        Some(self.fall(reason, true, again))
+        Some(Change { disagree, ..self.fall(reason, true, again) })
     }
 
     fn tick(&mut self, now: Instant) -> Option<Change> {
@@ -236,7 +249,7 @@ impl Health {
     fn change(&mut self, phase: Phase, reason: String) -> Change {
         let from = self.state();
         self.phase = phase;
-        Change { from, to: self.state(), reason }
+        Change { from, to: self.state(), reason, disagree: false }
     }
 
     fn doublings(&self) -> u32 {

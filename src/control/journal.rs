@@ -1,25 +1,107 @@
 //! The workers' reports as log lines: one line a second for each kind that a client can cause.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::probe::Outcome;
 use crate::link::Report;
 use crate::observe::counters::{Probed, Refused};
+use crate::observe::timeline::{Event, Kind, Timeline};
 use crate::sys::Errno;
+use crate::table::Published;
 
 /// Lines of one kind are at least this far apart.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// When each kind of line was last written.
-#[derive(Debug, Default)]
+/// The timeline gets one event in so long of what goes on.
+const GOES_ON: Duration = Duration::from_secs(60);
+
+/// When each kind of line was last written, and what goes on.
+#[derive(Debug)]
 pub(super) struct Journal {
+    timeline: Arc<Timeline>,
+    table: Published,
+    /// Clients refused of which the timeline knows, by service and reason; and when more is to be told of those who go on.
+    refusals: HashMap<(Arc<str>, Refused), Refusals>,
+    /// When something of this kind was last seen.
+    seen: HashMap<String, Instant>,
     connect_failed: Option<Instant>,
     local_fault: Option<Instant>,
     refused: Option<Instant>,
     probe_fault: Option<Instant>,
 }
 
+#[derive(Debug, Default)]
+struct Refusals {
+    told: u64,
+    due: Option<Instant>,
+}
+
 impl Journal {
+    pub(super) fn new(timeline: Arc<Timeline>, table: Published) -> Self {
+        Self {
+            timeline,
+            table,
+            refusals: HashMap::new(),
+            seen: HashMap::new(),
+            connect_failed: None,
+            local_fault: None,
+            refused: None,
+            probe_fault: None,
+        }
+    }
+
+    /// When [`Journal::look`] has something to do.
+    pub(super) fn due(&self) -> Option<tokio::time::Instant> {
+        self.refusals.values().filter_map(|refusals| refusals.due).min().map(Into::into)
+    }
+
+    /// Tells the timeline how many clients were refused since it was last told.
+    pub(super) fn look(&mut self) {
+        let now = Instant::now();
+        let due: Vec<_> = self.refusals.iter().filter(|(_, r)| r.due.is_some_and(|due| due <= now)).collect();
+        let due: Vec<_> = due.into_iter().map(|((service, reason), _)| (Arc::clone(service), *reason)).collect();
+        for (service, reason) in due {
+            self.refusing(&service, reason);
+        }
+    }
+
+    /// Tells the timeline the last of it.
+    pub(super) fn close(&mut self) {
+        let all: Vec<_> = self.refusals.keys().cloned().collect();
+        all.into_iter().for_each(|(service, reason)| self.refusing(&service, reason));
+    }
+
+    fn refusing(&mut self, service: &Arc<str>, reason: Refused) {
+        let table = self.table.load();
+        let state = table.all().find(|other| other.state.name == *service).map(|service| &service.state);
+        let count = state.map_or(0, |state| state.counters.sum(|worker| worker.refused[reason as usize].get()));
+        let refusals = self.refusals.entry((Arc::clone(service), reason)).or_default();
+        let more = count.saturating_sub(std::mem::replace(&mut refusals.told, count));
+        refusals.due = (more > 0).then(|| Instant::now() + GOES_ON);
+        if more > 0 {
+            let kind = match reason {
+                Refused::ProcessLimit | Refused::ServiceLimit | Refused::BackendLimit | Refused::QueueTimeout => {
+                    Kind::Limit
+                }
+                _ => Kind::Refused,
+            };
+            let clients = if more == 1 { "1 client was".to_owned() } else { format!("{more} clients were") };
+            let event = Event::new(kind, format!("{clients} refused: {}", reason.label()));
+            self.timeline.record(Event { count: more, ..event.of(service) });
+        }
+    }
+
+    /// Tells the timeline of what goes on, once when it begins.
+    fn going_on(&mut self, what: &str, event: impl FnOnce() -> Event) {
+        let now = Instant::now();
+        self.seen.retain(|_, last| now.duration_since(*last) < GOES_ON);
+        if self.seen.insert(what.to_owned(), now).is_none() {
+            self.timeline.record(event());
+        }
+    }
+
     /// Writes that a probe failed by a fault of this machine: such a probe says nothing, and clients may wait for it.
     pub(super) fn note_probe(&mut self, outcome: &Outcome) {
         if outcome.result == Probed::LocalFault && may(&mut self.probe_fault) {
@@ -37,16 +119,34 @@ impl Journal {
             Report::ConnectFailed { service, backend, address, error } if may(&mut self.connect_failed) => {
                 log::warn!("{service}: backend {backend} ({address}): {}", connect_failure(error));
             }
-            Report::LocalFault { doing, error } if may(&mut self.local_fault) => {
-                log::warn!(
+            Report::LocalFault { doing, error } => {
+                let text = format!(
                     "cannot {doing}: {error}: this machine's own fault, no backend is blamed; {}",
                     remedy(error)
                 );
+                if may(&mut self.local_fault) {
+                    log::warn!("{text}");
+                }
+                self.going_on(doing, || Event::new(Kind::Short, text));
             }
-            // The local fault that led to it has its own line.
-            Report::Refused { reason: Refused::Descriptors, .. } => {}
-            Report::Refused { service, reason } if may(&mut self.refused) => {
-                log::warn!("{service}: clients are refused: {}", reason.label());
+            Report::Refused { service, reason } => {
+                // The local fault that led to it has its own line.
+                if reason != Refused::Descriptors && may(&mut self.refused) {
+                    log::warn!("{service}: clients are refused: {}", reason.label());
+                }
+                if self.refusals.get(&(Arc::clone(&service), reason)).is_none_or(|refusals| refusals.due.is_none()) {
+                    self.refusing(&service, reason);
+                }
+            }
+            Report::Backup { service, backend } => {
+                let text = format!("backup {backend} serves what the backends cannot carry");
+                self.going_on(&format!("backup {service}/{backend}"), || {
+                    Event::new(Kind::Backup, text).of(&service).with(&backend)
+                });
+            }
+            Report::NoPipe => {
+                let text = "no pipe could be had: bulk goes on by copying";
+                self.going_on("pipe", || Event::new(Kind::Short, text));
             }
             _ => {}
         }

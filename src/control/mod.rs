@@ -6,10 +6,12 @@ mod handover;
 pub mod health;
 mod journal;
 mod listeners;
+mod maintenance;
 mod manager;
 pub mod probe;
 mod reload;
 mod signals;
+mod store;
 mod upgrade;
 
 use std::sync::Arc;
@@ -24,6 +26,7 @@ pub use self::fleet::Fleet;
 pub use self::handover::{Estate, Invocation, Predecessor};
 use self::journal::Journal;
 pub use self::listeners::{Inherited, ListenError, Listeners, Prepared};
+use self::maintenance::Kept;
 use self::manager::Watchdog;
 use self::probe::Prober;
 pub use self::reload::open_access_log;
@@ -36,12 +39,15 @@ use crate::link::{Command, Commander, Deaf, Order, Report};
 use crate::observe::access_log;
 use crate::observe::counters::{PerWorker, WorkerCounters};
 use crate::observe::running::Running;
+use crate::observe::timeline::{Kind, Timeline};
 use crate::table::Places;
 
 /// After the drain's deadline, sessions are reset at once; a worker that needs longer than this hangs.
 const ENDING: Duration = Duration::from_secs(5);
 /// The listeners of a process that was killed are in use until the kernel has taken its rings down: about 10 ms later.
 const TEARDOWN: Duration = Duration::from_secs(1);
+/// Who asked, where a signal did: it does not tell who sent it.
+const BY_SIGNAL: &str = "a signal";
 /// How often it is seen whether what a reload removed still has sessions.
 const TIDY: Duration = Duration::from_millis(250);
 
@@ -118,6 +124,8 @@ pub struct Parts {
     pub invocation: Invocation,
     /// The administration interface.
     pub administration: Box<dyn Administration>,
+    /// What happened and when.
+    pub timeline: Arc<Timeline>,
 }
 
 /// The control plane's share of the process.
@@ -131,6 +139,8 @@ pub struct Control {
     upgrading: Option<Upgrading>,
     /// When it is next seen whether what was removed still has sessions.
     tidy: Option<Instant>,
+    /// The state directory.
+    kept: Kept,
 }
 
 /// Where the process stands.
@@ -147,11 +157,16 @@ enum State {
 
 impl Control {
     /// A control plane that has not begun.
-    pub fn new(parts: Parts) -> Self {
+    ///
+    /// `successor`: another process serves yet, and will leave it the state directory.
+    pub fn new(mut parts: Parts, successor: bool) -> Self {
         let mut prober = Prober::new();
         parts.fleet.watch(&mut prober);
         let reader = parts.running.file.load().path.clone().map(Reader::new);
-        Self { parts, state: State::Serving, prober, reader, upgrading: None, tidy: None }
+        let kept = Kept::default();
+        let mut control = Self { parts, state: State::Serving, prober, reader, upgrading: None, tidy: None, kept };
+        control.remember(successor);
+        control
     }
 
     /// Binds and listens on all that the configuration names, before anybody serves: a part of the listeners is worse than none.
@@ -183,6 +198,15 @@ impl Control {
         }
         let most = sessions.limit().unwrap_or(u32::MAX);
         log::info!("ready: {} workers, at most {most} sessions", commanders.len());
+        let generation = self.parts.fleet.table().load().generation;
+        let file = running.file.load();
+        let path = file.path.as_ref().map_or_else(String::new, |path| format!(", {}", path.display()));
+        let (version, pid) = (env!("CARGO_PKG_VERSION"), std::process::id());
+        self.record(
+            Kind::Start,
+            None,
+            format!("balancer {version} serves as process {pid}, generation {generation}{path}"),
+        );
         manager::ready(&self.summary());
         Ok(())
     }
@@ -201,7 +225,7 @@ impl Control {
     /// # Errors
     /// [`Failure`]; an orderly stop is none.
     pub async fn run(&mut self) -> Result<(), Failure> {
-        let mut journal = Journal::default();
+        let mut journal = Journal::new(Arc::clone(&self.parts.timeline), Arc::clone(self.parts.fleet.table()));
         let mut working = self.parts.commanders.len();
         let mut watchdog = Watchdog::new(Arc::clone(&self.parts.counters), working);
         while working > 0 {
@@ -216,13 +240,16 @@ impl Control {
                 asked = self.parts.signals.next() => match (asked, self.state) {
                     (Asked::Stop, State::Serving | State::HandedOver) => self.stop(),
                     (Asked::Stop, _) => return Err(Failure::Impatient(self.parts.sessions.taken())),
-                    (Asked::Reload, _) => self.ask(Ask { force: false, answer: None }),
+                    (Asked::Reload, _) => self.ask(Ask { by: BY_SIGNAL.to_owned(), force: false, answer: None }),
                     (Asked::Reopen, _) => self.reopen(),
-                    (Asked::Upgrade, _) => self.upgrade(None),
+                    (Asked::Upgrade, _) => self.upgrade(BY_SIGNAL.to_owned(), None),
                 },
                 Some(order) = self.parts.orders.recv() => match order {
-                    Order::Reload { force, answer } => self.ask(Ask { force, answer: Some(answer) }),
-                    Order::Upgrade { answer } => self.upgrade(Some(answer)),
+                    Order::Reload { by, force, answer } => self.ask(Ask { by, force, answer: Some(answer) }),
+                    Order::Upgrade { by, answer } => self.upgrade(by, Some(answer)),
+                    Order::Drain { draining, by, answer } => self.drain(draining, by, answer),
+                    Order::Restore { service, backend, by, answer } => self.restore(&service, &backend, &by, answer),
+                    Order::Forget { service, backend, by, answer } => self.forget(&service, &backend, &by, answer),
                 },
                 Some(report) = self.parts.reports.recv() => match report {
                     Report::Ended { outcome: Ok(()), .. } if self.state != State::Serving => working -= 1,
@@ -241,12 +268,11 @@ impl Control {
                     journal.note_probe(&outcome);
                     let published = self.parts.fleet.probed(&outcome, now());
                     self.spread(published);
+                    self.settle(None);
                     self.rest();
                 }
-                () = elapsed(due) => {
-                    let published = self.parts.fleet.keep_time(now());
-                    self.spread(published);
-                }
+                () = elapsed(due) => self.keep_time(),
+                () = elapsed(journal.due()) => journal.look(),
                 (ask, read) = reload::next(&mut self.reader) => self.reload(ask, read),
                 outcome = upgrade::next(&mut self.upgrading) => self.hand_over(outcome),
                 () = elapsed(self.tidy) => self.tidy(),
@@ -262,6 +288,8 @@ impl Control {
             }
         }
         log::info!("stopped");
+        journal.close();
+        self.record(Kind::Stop, None, "stopped");
         Ok(())
     }
 
@@ -269,6 +297,7 @@ impl Control {
         let Parts { sessions, config, .. } = &self.parts;
         let (sessions, drain) = (sessions.taken(), config.drain);
         log::info!("stopping: no client is accepted any more; {sessions} open sessions may finish within {drain:?}");
+        self.record(Kind::Stop, None, format!("told to stop: {sessions} open sessions may finish within {drain:?}"));
         if self.state == State::Serving {
             manager::stopping(&format!("stopping: {sessions} sessions may finish within {drain:?}"));
         }

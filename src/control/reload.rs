@@ -15,12 +15,15 @@ use crate::config::{self, AccessLog, Loaded, diff};
 use crate::link::Reply;
 use crate::observe::access_log;
 use crate::observe::running::{ConfigFile, Reloaded};
+use crate::observe::timeline::Kind;
 
 /// A file that takes longer to read is on a disk that hangs, or is no file.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Requests that may wait for the one before them.
 const WAITING: usize = 64;
 
+/// Lines of one reload that the timeline gets.
+const RECORDED: usize = 20;
 /// Lines of one reload that the log gets; the rest is counted.
 const LINES: usize = 100;
 /// Why a process that stops, or has handed over, reloads nothing.
@@ -29,6 +32,8 @@ const NOT_SERVING: &str = "this process takes no clients any more";
 /// One request.
 #[derive(Debug)]
 pub(super) struct Ask {
+    /// Who asks.
+    pub(super) by: String,
     /// Also where `reload.guard` would refuse it.
     pub(super) force: bool,
     /// Who wants to know what became of it; nobody does after a signal.
@@ -183,12 +188,13 @@ impl Control {
         let old = &self.parts.config;
         let refused = |why| (Reloaded::Refused, why);
         let failed = |why: &dyn std::fmt::Display| (Reloaded::Failed, why.to_string());
-        if old.workers != config.workers {
-            // A worker that leaves would have to move its sessions, and one that comes would have no part of the listeners.
-            return Err(refused(
-                "a running process cannot change its `workers`: `balancer upgrade` starts a new one with this file, without losing a connection"
-                    .to_owned(),
-            ));
+        let key = if old.workers != config.workers { "workers" } else { "state" };
+        if old.workers != config.workers || old.state != config.state {
+            // A worker that leaves would have to move its sessions, and one that comes would have no part of the listeners. What is
+            // kept in one directory would be missing in another.
+            return Err(refused(format!(
+                "a running process cannot change its `{key}`: `balancer upgrade` starts a new one with this file, without losing a connection"
+            )));
         }
         let losses = diff::losses(old, &config);
         if !losses.is_empty() && !force {
@@ -219,7 +225,6 @@ impl Control {
         }
         sessions.set_limit(Some(limit));
         fleet.apply(&config, now());
-        fleet.watch(&mut self.prober);
         running.file.store(Arc::new(ConfigFile::new(Some(path), sha256)));
         self.parts.config = config;
         if let Err(error) = self.commit(prepared) {
@@ -227,6 +232,9 @@ impl Control {
             log::error!("the listeners' change did not reach every worker: {error}");
         }
         self.spread(true);
+        // Reloads change whom the prober asks.
+        self.parts.fleet.watch(&mut self.prober);
+        self.settle(None);
         Ok(changes)
     }
 
@@ -239,8 +247,15 @@ impl Control {
         };
         self.parts.running.note(result, error.clone());
         match &error {
-            Some(why) => log::error!("reload {}: {why}; nothing has changed", result.label()),
+            Some(why) => {
+                log::error!("reload {}: {why}; nothing has changed", result.label());
+                let why = why.lines().next().unwrap_or_default();
+                self.record(Kind::ReloadRefused, Some(&ask.by), format!("reload {}: {why}", result.label()));
+            }
             None => {
+                let text = format!("reloaded: generation {generation}, {} changes", changes.len());
+                self.record(Kind::Reload, Some(&ask.by), text);
+                changes.iter().take(RECORDED).for_each(|line| self.record(Kind::Reload, Some(&ask.by), line));
                 changes.iter().take(LINES).for_each(|line| log::info!("{line}"));
                 let shown =
                     if changes.len() > LINES { format!(", the first {LINES} are above") } else { String::new() };

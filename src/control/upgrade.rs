@@ -5,6 +5,7 @@ use tokio::sync::oneshot;
 use super::handover::{Estate, Successor};
 use super::{Control, Parts, State};
 use crate::link::Command;
+use crate::observe::timeline::Kind;
 
 /// Who wants to know how it went; nobody does after a signal.
 type Answer = Option<oneshot::Sender<Result<u32, String>>>;
@@ -12,6 +13,7 @@ type Answer = Option<oneshot::Sender<Result<u32, String>>>;
 /// An upgrade under way.
 #[derive(Debug)]
 pub(super) struct Upgrading {
+    by: String,
     outcome: oneshot::Receiver<Result<Successor, String>>,
     answer: Answer,
 }
@@ -28,7 +30,7 @@ pub(super) async fn next(upgrading: &mut Option<Upgrading>) -> Result<Successor,
 
 impl Control {
     /// Starts a successor.
-    pub(super) fn upgrade(&mut self, answer: Answer) {
+    pub(super) fn upgrade(&mut self, by: String, answer: Answer) {
         let begun = match self.parts.running.file.load().path.clone() {
             _ if self.state != State::Serving => Err("this process takes no clients any more".to_owned()),
             _ if self.upgrading.is_some() => Err("an upgrade is under way already".to_owned()),
@@ -40,9 +42,9 @@ impl Control {
         match begun {
             Ok(outcome) => {
                 log::info!("upgrade: starting a new process");
-                self.upgrading = Some(Upgrading { outcome, answer });
+                self.upgrading = Some(Upgrading { by, outcome, answer });
             }
-            Err(why) => refuse(answer, why),
+            Err(why) => self.not_upgraded(&by, answer, why),
         }
     }
 
@@ -54,11 +56,13 @@ impl Control {
 
     /// A successor serves, or there is none.
     pub(super) fn hand_over(&mut self, outcome: Result<Successor, String>) {
-        let answer = self.upgrading.take().and_then(|upgrading| upgrading.answer);
+        let Some(Upgrading { by, answer, .. }) = self.upgrading.take() else { return };
         let Successor { pid, admin } = match outcome {
             Ok(successor) => successor,
-            Err(why) => return refuse(answer, why),
+            Err(why) => return self.not_upgraded(&by, answer, why),
         };
+        self.record(Kind::Upgrade, Some(&by), format!("process {pid} takes over"));
+        self.leave_state();
         let Parts { listeners, commanders, sessions, .. } = &mut self.parts;
         if let Err(error) = listeners.hand_over(commanders) {
             log::error!("a worker goes on accepting clients: {error}");
@@ -77,17 +81,18 @@ impl Control {
         }
     }
 
+    fn not_upgraded(&self, by: &str, answer: Answer, why: String) {
+        log::error!("not upgraded, this process serves on: {why}");
+        self.record(Kind::Upgrade, Some(by), format!("not upgraded: {why}"));
+        if let Some(answer) = answer {
+            let _ = answer.send(Err(why));
+        }
+    }
+
     /// Probes no more once another process serves and nobody here waits for the first ones.
     pub(super) fn rest(&mut self) {
         if self.state == State::HandedOver && !self.parts.fleet.is_starting() {
             self.prober.keep(|_| false);
         }
-    }
-}
-
-fn refuse(answer: Answer, why: String) {
-    log::error!("not upgraded, this process serves on: {why}");
-    if let Some(answer) = answer {
-        let _ = answer.send(Err(why));
     }
 }

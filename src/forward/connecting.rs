@@ -107,6 +107,7 @@ impl Slot {
         match self.pick(io) {
             Ok(backend) => {
                 self.step_out(io);
+                self.tell_of_backup(&backend, io);
                 Ok(backend)
             }
             Err(Unpicked::Full) => self.stand_in_line(ticket, io),
@@ -122,7 +123,7 @@ impl Slot {
 
     fn stand_in_line(&mut self, ticket: Ticket, io: &mut Resources) -> Result<Lease<Backend>, Event> {
         if !self.in_line {
-            if !self.service.line.join(ticket) {
+            if !self.service.line.join(ticket, &self.tried) {
                 return Err(Event::Unserved(Refused::BackendLimit));
             }
             self.in_line = true;
@@ -134,8 +135,31 @@ impl Slot {
                 return Ok(backend);
             }
         }
+        self.let_pass(io);
         let patience = io.table.load().service(self.service.number).map_or(0, |service| millis(service.settings.queue));
         Err(Event::Queued(patience))
+    }
+
+    /// Tells the control plane, now and then, that backups serve.
+    fn tell_of_backup(&self, backend: &Lease<Backend>, io: &mut Resources) {
+        let service = io.table.load().service(self.service.number);
+        let backups = service.map_or(&[][..], |service| &service.backups);
+        if backups.iter().any(|backup| Arc::ptr_eq(backup, backend.owner())) {
+            let (service, backend) = (&self.service.name, &backend.name);
+            io.report_rarely(Cause::Backup, || Report::Backup {
+                service: Arc::clone(service),
+                backend: Arc::clone(backend),
+            });
+        }
+    }
+
+    /// Whom a backend has failed does not hold up those who could have a place there; who passes him is told.
+    fn let_pass(&self, io: &mut Resources) {
+        let line = &self.service.line;
+        let service = io.table.load().service(self.service.number).cloned();
+        if service.is_some_and(|service| line.let_pass(|backend| service.has_place(backend))) {
+            io.call(line);
+        }
     }
 
     /// Waits no more, served or not; who is in front now is told.

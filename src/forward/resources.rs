@@ -20,6 +20,8 @@ pub(super) enum Cause {
     ConnectFailed,
     LocalFault,
     Refused,
+    Backup,
+    NoPipe,
 }
 
 /// See the module.
@@ -41,7 +43,7 @@ pub(super) struct Resources {
     /// Each new session is reported.
     pub(super) narrate: bool,
     /// When a report of each [`Cause`] may be told again.
-    quiet_until: [Millis; 3],
+    quiet_until: [Millis; 5],
     started: Instant,
     /// The clock's reading at this turn of the loop.
     pub(super) now: Millis,
@@ -63,7 +65,7 @@ impl Resources {
             unprobed: Vec::new(),
             called: false,
             narrate: share.narrate,
-            quiet_until: [0; 3],
+            quiet_until: [0; 5],
             started: Instant::now(),
             now: 0,
             micros: 0,

@@ -319,6 +319,7 @@ impl Slot {
         let sockets = self.socket(direction.source()).zip(self.socket(direction.sink()));
         let (Some(mut pipe), Some((source, sink))) = (pipe, sockets) else {
             io.own_counters().pipes_refused.add(1);
+            io.report_rarely(Cause::NoPipe, || Report::NoPipe);
             return Event::Moved { direction, bytes: 0, size: BUFFER_SIZE, turn: Turn::NoPipe };
         };
         let (bytes, mut turn) = splice::turn(source, &mut pipe, sink);

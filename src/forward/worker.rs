@@ -15,7 +15,7 @@ use super::flow::Direction;
 use super::listener::Listeners;
 use super::pipes::{PIPES, Pipes};
 use super::resources::{Cause, Resources};
-use super::session::{Event, Limits, Operation};
+use super::session::{Event, Limits, Millis, NEVER, Operation};
 use super::slot::{Accepted, Slot};
 use super::token::{SLOTS, Token};
 use crate::link::{Bell, Command, Mailbox, Report, Reports, Waiting};
@@ -77,6 +77,8 @@ pub struct Worker {
     process: Arc<Places>,
     /// Directions that wait for a buffer, oldest first; entries of sessions that have ended are passed over.
     starved: VecDeque<(u32, u32, Direction)>,
+    /// Sessions to be ended, by the moment: slot and generation.
+    to_close: VecDeque<(Millis, u32, u32)>,
     generation: u32,
     /// The edition of the table whose changes the waiting sessions have seen.
     table: u64,
@@ -99,6 +101,7 @@ impl Worker {
             mailbox: share.mailbox,
             process: share.process,
             starved: VecDeque::new(),
+            to_close: VecDeque::new(),
             generation: 0,
             table: 0,
             stopping: false,
@@ -113,7 +116,9 @@ impl Worker {
         let mut completions = Vec::with_capacity(1024);
         self.io.ring.poll(Token::Wake.pack(), self.mailbox.wake(), Readiness::Readable);
         while !(self.stopping && self.sessions.is_empty() && self.listeners.is_empty()) {
-            let due = self.deadlines.next().unwrap_or(u64::MAX).min(self.io.pipes.due()).min(self.listeners.due());
+            let close = self.to_close.front().map_or(NEVER, |(at, ..)| *at);
+            let deadline = self.deadlines.next().unwrap_or(NEVER);
+            let due = deadline.min(close).min(self.io.pipes.due()).min(self.listeners.due());
             // Some still wait for a buffer or a place, and there are some: they are not to wait for a chance event, too.
             let hungry = self.io.called || !self.starved.is_empty() && self.io.ring.buffers.free() > 0;
             let timeout = if hungry { Some(Duration::ZERO) } else { self.io.until(due) };
@@ -189,6 +194,7 @@ impl Worker {
             self.io.own_counters().pipes.set(self.io.pipes.count() as u64);
         }
         self.listeners.retry(self.io.now, &mut self.io.ring);
+        self.close_due();
         self.forget_gone();
     }
 
@@ -264,6 +270,7 @@ impl Worker {
                     self.stopping = true;
                     self.listeners.stop(&mut self.io.ring);
                 }
+                Command::Close { service, backend, spread } => self.close_all(&service, &backend, spread),
                 Command::End => {
                     let numbers: Vec<_> = self.sessions.iter().map(|(number, _)| number as u32).collect();
                     numbers.into_iter().for_each(|number| self.drive(number, Event::Stop(Closed::Drain)));
@@ -271,6 +278,33 @@ impl Worker {
             }
         }
         self.io.ring.poll(Token::Wake.pack(), self.mailbox.wake(), Readiness::Readable);
+    }
+
+    /// Notes the sessions with a backend to be ended, one after the other.
+    fn close_all(&mut self, service: &str, backend: &str, spread: Duration) {
+        let is_it = |slot: &Slot| {
+            &*slot.service.name == service && slot.backend.as_ref().is_some_and(|own| &*own.name == backend)
+        };
+        let found: Vec<_> = self.sessions.iter().filter(|(_, slot)| is_it(slot)).collect();
+        let spread = u64::try_from(spread.as_millis()).unwrap_or(u64::MAX);
+        let count = found.len() as u64;
+        let at = |index: u64| self.io.now.saturating_add(spread.saturating_mul(index) / count.max(1));
+        let due = found.into_iter().zip(0..).map(|((number, slot), index)| (at(index), number as u32, slot.generation));
+        let due: Vec<_> = due.collect();
+        self.to_close.extend(due);
+        self.to_close.make_contiguous().sort_unstable();
+    }
+
+    /// Ends the sessions whose turn it is.
+    fn close_due(&mut self) {
+        while let Some(&(at, number, generation)) = self.to_close.front()
+            && at <= self.io.now
+        {
+            self.to_close.pop_front();
+            if self.sessions.get(number as usize).is_some_and(|slot| slot.generation == generation) {
+                self.drive(number, Event::Stop(Closed::Drain));
+            }
+        }
     }
 
     fn accepted(&mut self, listener: u32, completion: Completion) -> Result<(), Fault> {

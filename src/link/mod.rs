@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
 use thiserror::Error;
@@ -14,7 +15,7 @@ use thiserror::Error;
 use crate::observe::counters::Refused;
 use crate::sys::Errno;
 
-pub use self::order::{Order, Orders, Reply, orders};
+pub use self::order::{Draining, Order, Orders, Outcome, Reply, orders};
 
 /// Commands that may wait for a worker.
 const COMMANDS: usize = 256;
@@ -32,6 +33,15 @@ pub enum Command {
     Stop,
     /// End every session now.
     End,
+    /// End the sessions with a backend, spread over a time, so that their clients do not all come back at once.
+    Close {
+        /// The service's name.
+        service: Arc<str>,
+        /// The backend's name.
+        backend: Arc<str>,
+        /// Over what time.
+        spread: Duration,
+    },
 }
 
 /// What becomes of those who wait on a listener that is released.
@@ -117,6 +127,15 @@ pub enum Report {
         /// Why.
         reason: Refused,
     },
+    /// A backup serves a client.
+    Backup {
+        /// The service's name.
+        service: Arc<str>,
+        /// The backup's name.
+        backend: Arc<str>,
+    },
+    /// Bulk goes on by copying, because no pipe can be had.
+    NoPipe,
     /// A worker has ended, as it should or with an error.
     Ended {
         /// Which.

@@ -1,7 +1,10 @@
 //! What people ask of the control plane through the administration interface, and what they are told.
 
+use std::time::Duration;
+
 use tokio::sync::oneshot;
 
+use crate::observe::condition::Purpose;
 use crate::observe::running::Reloaded;
 
 /// Orders that may wait for the control plane; more are told to come again.
@@ -12,6 +15,8 @@ const ORDERS: usize = 64;
 pub enum Order {
     /// Read the configuration again and apply it.
     Reload {
+        /// Who asks.
+        by: String,
         /// Also where `reload.guard` would refuse it.
         force: bool,
         /// Where the outcome goes.
@@ -19,10 +24,67 @@ pub enum Order {
     },
     /// Start the program anew and hand everything over to it.
     Upgrade {
+        /// Who asks.
+        by: String,
         /// Where the outcome goes: the new process's id, or why this one serves on.
         answer: oneshot::Sender<Result<u32, String>>,
     },
+    /// Hold a backend out for a limited time.
+    Drain {
+        /// Whom, for how long, why.
+        draining: Draining,
+        /// Who asks.
+        by: String,
+        /// Where the outcome goes.
+        answer: oneshot::Sender<Outcome>,
+    },
+    /// Bring a backend back that is held out.
+    Restore {
+        /// The service.
+        service: String,
+        /// Its backend.
+        backend: String,
+        /// Who asks.
+        by: String,
+        /// Where the outcome goes.
+        answer: oneshot::Sender<Outcome>,
+    },
+    /// Watch a removed backend no longer.
+    Forget {
+        /// The service that it was removed from.
+        service: String,
+        /// Its name there.
+        backend: String,
+        /// Who asks.
+        by: String,
+        /// Where the outcome goes.
+        answer: oneshot::Sender<Outcome>,
+    },
 }
+
+/// A backend to be held out.
+#[derive(Debug, Clone)]
+pub struct Draining {
+    /// The service.
+    pub service: String,
+    /// Its backend.
+    pub backend: String,
+    /// For so long.
+    pub length: Duration,
+    /// Why, in words for people.
+    pub reason: String,
+    /// What for.
+    pub purpose: Purpose,
+    /// Also where too few would be left.
+    pub force: bool,
+    /// After what time open sessions are closed, and over what time they are spread; `None`: they finish by themselves.
+    pub close: Option<(Duration, Duration)>,
+    /// It ends when so many clients were refused.
+    pub abort: Option<u64>,
+}
+
+/// What became of an order: what is to be said, or why it was not done and what to do.
+pub type Outcome = Result<String, String>;
 
 /// What became of a reload.
 #[derive(Debug, Clone, PartialEq, Eq)]

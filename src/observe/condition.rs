@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 /// Whether a backend may serve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -40,11 +41,57 @@ pub struct Condition {
     pub reason: String,
     /// How long the last probe that passed took.
     pub probe: Option<Duration>,
+    /// What holds it out, where it is [`State::Drained`].
+    pub drain: Option<Drain>,
+}
+
+/// What a backend is held out for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// Maintenance.
+    Drain,
+    /// To see what its loss would mean.
+    Drill,
+}
+
+impl Purpose {
+    /// Its name in the status.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Drain => "drain",
+            Self::Drill => "drill",
+        }
+    }
+}
+
+/// A backend held out by a person, for a limited time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drain {
+    /// What for.
+    pub purpose: Purpose,
+    /// Who did it.
+    pub by: String,
+    /// Why, in that person's words; may be empty.
+    pub reason: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// When it ends by itself.
+    pub until: Timestamp,
+    /// It was said that half of the time is over.
+    #[serde(default)]
+    pub reminded: bool,
+    /// When open sessions are closed, and over what time they are spread; `None`: they finish by themselves.
+    #[serde(default)]
+    pub close: Option<(Timestamp, Duration)>,
+    /// A drill ends when so many clients more than this were refused: how many, and how many had been before.
+    #[serde(default)]
+    pub abort: Option<(u64, u64)>,
 }
 
 impl Condition {
     /// A backend's condition before its first probe, or for good where there is no probe and it is `up` at once.
     pub fn new(state: State, reason: &str) -> Self {
-        Self { state, since: Timestamp::now(), reason: reason.to_owned(), probe: None }
+        Self { state, since: Timestamp::now(), reason: reason.to_owned(), probe: None, drain: None }
     }
 }

@@ -3,4 +3,6 @@
 pub mod access_log;
 pub mod condition;
 pub mod counters;
+pub mod redundancy;
 pub mod running;
+pub mod timeline;

@@ -2,6 +2,7 @@
 //!
 //! The control plane writes it, the administration side reads it.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use indexmap::IndexMap;
 use jiff::Timestamp;
 
+use super::condition::Condition;
 use super::counters::Counter;
 
 /// See the module.
@@ -23,6 +25,8 @@ pub struct Running {
     pub reloads: [Counter; Reloaded::ALL.len()],
     /// The last reload that was asked for.
     pub last: ArcSwapOption<LastReload>,
+    /// Backends that a reload removed, and that are watched on.
+    pub orphans: ArcSwap<Vec<Orphaned>>,
 }
 
 impl Running {
@@ -33,6 +37,7 @@ impl Running {
             listening: ArcSwap::default(),
             reloads: Default::default(),
             last: ArcSwapOption::empty(),
+            orphans: ArcSwap::default(),
         }
     }
 
@@ -61,6 +66,32 @@ impl ConfigFile {
     /// A file that has just been read, with the SHA-256 of its bytes.
     pub fn new(path: Option<PathBuf>, sha256: String) -> Self {
         Self { path, sha256, loaded: Timestamp::now() }
+    }
+}
+
+/// A backend that a reload removed, and that is watched on.
+#[derive(Debug, Clone)]
+pub struct Orphaned {
+    /// The service that it was removed from.
+    pub service: Arc<str>,
+    /// Its name there.
+    pub backend: Arc<str>,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What the probes say of it.
+    pub condition: Condition,
+    /// When it was removed.
+    pub removed: Timestamp,
+    /// By which reload.
+    pub generation: u64,
+    /// Until when it is watched.
+    pub until: Timestamp,
+}
+
+impl std::fmt::Display for Orphaned {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { service, backend, address, generation, .. } = self;
+        write!(f, "{service}: {backend} ({address}), removed by reload {generation}")
     }
 }
 

@@ -97,6 +97,8 @@ impl Backend {
 #[derive(Debug)]
 pub struct Places {
     taken: AtomicU32,
+    /// The most that were ever taken at once.
+    peak: AtomicU32,
     /// `u32::MAX` stands for no limit.
     limit: AtomicU32,
 }
@@ -104,12 +106,21 @@ pub struct Places {
 impl Places {
     /// Places up to `limit`, or without one.
     pub fn new(limit: Option<NonZeroU32>) -> Self {
-        Self { taken: AtomicU32::new(0), limit: AtomicU32::new(limit.map_or(u32::MAX, NonZeroU32::get)) }
+        Self {
+            taken: AtomicU32::new(0),
+            peak: AtomicU32::new(0),
+            limit: AtomicU32::new(limit.map_or(u32::MAX, NonZeroU32::get)),
+        }
     }
 
     /// Places taken now.
     pub fn taken(&self) -> u32 {
         self.taken.load(Ordering::Relaxed)
+    }
+
+    /// The most places that were taken at once so far.
+    pub fn peak(&self) -> u32 {
+        self.peak.load(Ordering::Relaxed)
     }
 
     /// The limit, if there is one.
@@ -130,15 +141,24 @@ impl Places {
 
     fn take(&self) -> bool {
         let limit = self.limit.load(Ordering::Relaxed);
-        self.taken
-            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |taken| (taken < limit).then_some(taken + 1))
-            .is_ok()
+        let before =
+            self.taken.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |taken| (taken < limit).then_some(taken + 1));
+        before.is_ok_and(|before| self.reached(before + 1))
+    }
+
+    #[inline]
+    fn reached(&self, taken: u32) -> bool {
+        if taken > self.peak.load(Ordering::Relaxed) {
+            self.peak.fetch_max(taken, Ordering::Relaxed);
+        }
+        true
     }
 
     /// Takes a place if exactly so many are taken and one more may be.
     fn take_after(&self, taken: u32) -> bool {
         !self.are_full(taken)
             && self.taken.compare_exchange(taken, taken + 1, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+            && self.reached(taken + 1)
     }
 }
 

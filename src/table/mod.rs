@@ -25,7 +25,8 @@ pub use self::algorithm::Algorithm;
 pub use self::backend::{Backend, HasPlaces, Lease, Places, Role};
 pub use self::line::{Line, Ticket};
 pub use self::service::{Member, Roster, Service, Standby, Unpicked};
-use crate::observe::counters::{PerWorker, ServiceCounters};
+use crate::observe::counters::{Counter, PerWorker, ServiceCounters};
+use crate::observe::redundancy::Redundancy;
 
 /// Where the current table stands: one owner publishes, everyone else reads.
 pub type Published = Arc<ArcSwap<Table>>;
@@ -116,6 +117,8 @@ pub struct ServiceState {
     pub counters: PerWorker<ServiceCounters>,
     /// Sessions established with backends that have left since.
     pub past_sessions: AtomicU64,
+    /// How many of its backends can serve, and for how long some could not.
+    pub redundancy: Redundancy,
 }
 
 impl ServiceState {
@@ -129,7 +132,15 @@ impl ServiceState {
             cursor: AtomicU64::new(0),
             counters: PerWorker::new(workers),
             past_sessions: AtomicU64::new(0),
+            redundancy: Redundancy::default(),
         }
+    }
+}
+
+impl ServiceState {
+    /// Clients refused so far, for whatever reason.
+    pub fn refused(&self) -> u64 {
+        self.counters.sum(|worker| worker.refused.iter().map(Counter::get).sum())
     }
 }
 

@@ -145,6 +145,13 @@ impl Service {
         }
     }
 
+    /// Whether this one of the service may serve and has a free place.
+    pub fn has_place(&self, one: &Arc<Backend>) -> bool {
+        let primaries = self.backends.iter().zip(self.shares.iter().map(|share| *share > 0));
+        let mut all = primaries.chain(self.backups.iter().zip(self.standing_by.iter().copied()));
+        !one.places.are_full(one.places.taken()) && all.any(|(own, may_serve)| may_serve && Arc::ptr_eq(own, one))
+    }
+
     fn pick_backup(&self, tried: &[Arc<Backend>]) -> Result<Lease<Backend>, Unpicked> {
         let is_tried = |backend: &Arc<Backend>| tried.iter().any(|t| Arc::ptr_eq(t, backend));
         let ready = || self.backups.iter().zip(&self.standing_by).filter(|(_, may)| **may).map(|(backup, _)| backup);

@@ -151,6 +151,36 @@ fn where_traffic_has_no_say_a_backend_whose_probes_pass_stays_up() {
 }
 
 #[test]
+fn only_connects_of_clients_that_fail_in_a_row_take_a_backend_down() {
+    let machine = Machine::shared();
+    let (good, port) = (Backend::named("good"), Port::refusing());
+    let setup = Setup::new().backend("good", good.address).backend("bad", port.address);
+    let balancer = machine.start(setup.setting("health: { probe: none, passive: 3, interval: 1h, timeout: 1s }"));
+    let fail = |count: u64| {
+        let due = balancer.of_backend("bad", "failures") + count;
+        wait_until("it has failed as often as is due", PATIENCE, || {
+            assert_eq!(served_by(balancer.address()), "good");
+            balancer.of_backend("bad", "failures") >= due
+        });
+    };
+    for _ in 0..3 {
+        fail(2);
+        let _back = Backend::named_on(port.listen(), "bad");
+        // One that succeeds begins the count anew; it is served, so nobody has taken it down.
+        wait_until("it has served a client", PATIENCE, || served_by(balancer.address()) == "bad");
+    }
+    fail(2);
+    assert_eq!(of(&balancer, "bad", "state"), "up");
+    fail(1);
+    await_state(&balancer, "bad", "down");
+    let reason = of(&balancer, "bad", "reason");
+    assert_eq!(reason, "3 connects of clients failed in a row (connect refused)");
+    assert_eq!(balancer.of_backend("bad", "failures"), 9);
+    balancer.await_no_session();
+    balancer.stop();
+}
+
+#[test]
 fn a_backend_without_a_probe_that_traffic_took_down_is_on_trial_again_after_its_interval() {
     const INTERVAL: Duration = Duration::from_secs(1);
     let machine = Machine::shared();

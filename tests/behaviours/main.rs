@@ -2,6 +2,8 @@
 
 mod harness;
 
+mod access_log;
+mod admin;
 mod algorithms;
 mod backpressure;
 mod backups;
@@ -17,15 +19,19 @@ mod incident;
 mod latency;
 mod limits;
 mod local_faults;
+mod maintenance;
 mod manager;
+mod page;
 mod probing;
 mod queue;
 mod real_servers;
+mod reasons;
 mod relay;
 mod reload;
 mod resets;
 mod seeing;
 mod stop;
+mod storms;
 mod top;
 mod upgrade;
 mod vanished;

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use socket2::SockRef;
 
 use crate::harness::{
-    Backend, Balancer, Deaf, Machine, NEAR, Namespaces, PATIENCE, Port, Setup, admitted, assert_ends_with_reset, echo,
-    exchange, reset, wait_until,
+    Acceptor, Backend, Balancer, Deaf, Machine, NEAR, Namespaces, PATIENCE, Port, SLACK, Setup, admitted,
+    assert_ends_with_reset, echo, exchange, reset, wait_until,
 };
 
 /// Reads a request to the end of its head; the other side may leave before.
@@ -180,5 +180,137 @@ fn clients_that_wait_for_the_first_probes_are_refused_when_the_last_of_them_has_
     // The line may still be on its way through the pipe.
     wait_until("the loss is said", PATIENCE, || balancer.has_logged("NOBODY IS LEFT TO SERVE"));
     assert_eq!(balancer.logged("NOBODY IS LEFT TO SERVE"), 1);
+    balancer.stop();
+}
+
+#[test]
+fn an_answer_that_drips_byte_by_byte_ends_a_probe_at_its_timeout_however_long_it_goes_on() {
+    let machine = Machine::shared();
+    let (ended, durations) = std::sync::mpsc::channel();
+    let drip = |mut stream: &TcpStream, start: &str| {
+        let begun = Instant::now();
+        hear(stream);
+        let bytes = start.bytes().chain(std::iter::repeat(b'x'));
+        // Until the prober has had enough.
+        for byte in bytes.take_while(|byte| stream.write_all(&[*byte]).is_ok()) {
+            std::thread::sleep(Duration::from_millis(if byte == b'x' { 20 } else { 1 }));
+        }
+        begun.elapsed()
+    };
+    // The first never comes to the end of the line that counts; the second one's comes soon, and then there is no end.
+    let endless = Backend::new(move |stream| {
+        let _ = ended.send(drip(stream, "HTTP/1.1 200 "));
+    });
+    let wordy = Backend::new(move |stream| {
+        drip(stream, "HTTP/1.1 200 OK\r\nX-Endless: ");
+    });
+    let setup = Setup::new().backend("endless", endless.address).backend("wordy", wordy.address);
+    let health = "health: { probe: { http: {} }, interval: 1s, timeout: 1s, fall: 1, rise: 1 }";
+    let balancer = machine.start(setup.setting(health));
+    assert_fails(&balancer, "endless", "timed_out", "no answer within 1s");
+    let took: Vec<_> = (0..3).map(|_| durations.recv_timeout(PATIENCE).expect("a probe that ends")).collect();
+    // A busy machine may make any of them late, but hardly each.
+    let (shortest, timeout) = (*took.iter().min().expect("three of them"), Duration::from_secs(1));
+    assert!(shortest + SLACK >= timeout && shortest < timeout * 2, "they took {took:?}");
+    wait_until("the other one is asked again and again", PATIENCE, || balancer.probes("wordy", "passed") >= 3);
+    assert_eq!(balancer.probes("endless", "passed"), 0);
+    assert_eq!(state(&balancer, "wordy"), "up");
+    // Whoever drips on does not keep its connection, or they would be as many as there were probes.
+    assert!(endless.total() >= 3 && endless.open() <= 2, "{} of {} are open", endless.open(), endless.total());
+    wait_until("what drips on is left alone", PATIENCE, || wordy.open() == 0);
+    balancer.stop();
+}
+
+#[test]
+fn a_server_that_accepts_and_never_closes_costs_no_descriptor_however_often_it_is_probed() {
+    let machine = Machine::alone();
+    let backend = Acceptor::new();
+    let setup = Setup::new().backend("a", backend.address);
+    let balancer = machine.start(setup.setting("health: { interval: 100ms, timeout: 100ms }"));
+    // Kept open, all of them.
+    let mut probes: Vec<_> = (0..5).map(|_| backend.accept()).collect();
+    let descriptors = balancer.process().descriptors();
+    probes.extend((0..20).map(|_| backend.accept()));
+    wait_until("those of past probes are closed", PATIENCE, || balancer.process().descriptors() <= descriptors);
+    assert_eq!(state(&balancer, "a"), "up");
+    balancer.stop();
+}
+
+#[test]
+fn probes_go_to_the_port_and_to_the_address_that_are_named_for_them_and_clients_to_the_backends_own() {
+    let machine = Machine::shared();
+    let own = |address: &str| Backend::named_on(TcpListener::bind(address).expect("a port"), "own");
+    let (a, b, c) = (own("127.0.0.1:0"), own("127.0.0.2:0"), own("127.0.0.3:0"));
+    // All are probed at one port of their own addresses, but the last one, which names another place.
+    let port = Port::refusing();
+    let (number, elsewhere) = (port.address.port(), Port::refusing());
+    let probed_b = TcpListener::bind(("127.0.0.2", number)).map(|listener| Backend::named_on(listener, "probe"));
+    let probed_b = probed_b.expect("the same port of another address");
+    let setup = Setup::new().backend("a", a.address).backend("b", b.address);
+    let setup = setup.backend_with("c", c.address, &format!("probe_address: \"{}\"", elsewhere.address));
+    let health =
+        format!("health: {{ port: {number}, interval: 100ms, timeout: 100ms, rise: 1, fall: 1, passive: off }}");
+    let balancer = machine.start(setup.setting(&health));
+    let await_state = |name: &str, due: &str| {
+        wait_until(&format!("{name} is {due}"), PATIENCE, || state(&balancer, name) == due);
+    };
+    ["a", "c"].iter().for_each(|name| await_state(name, "down"));
+    await_state("b", "up");
+    assert_eq!(admitted(balancer.address()).map(|(_, name)| name).as_deref(), Some("own"));
+    assert_eq!((a.total(), b.total(), c.total()), (0, 1, 0), "a probe has gone to a backend's own port");
+    assert!(probed_b.total() >= 1);
+
+    let probed_a = Backend::named_on(port.listen(), "probe");
+    let probed_c = Backend::named_on(elsewhere.listen(), "probe");
+    ["a", "c"].iter().for_each(|name| await_state(name, "up"));
+    drop(probed_b);
+    await_state("b", "down");
+    let before = b.total();
+    (0..6).for_each(|_| drop(admitted(balancer.address()).expect("served")));
+    assert_eq!((a.total(), b.total() - before, c.total()), (3, 0, 3));
+    assert!(probed_a.total() >= 1 && probed_c.total() >= 1);
+
+    // A reload sends the probes to the backends' own ports; who names a place of its own keeps it.
+    balancer.edit(&format!("port: {number}, "), "");
+    balancer.reload();
+    await_state("b", "up");
+    drop((probed_a, probed_c));
+    await_state("c", "down");
+    let before = balancer.probes("a", "passed");
+    wait_until("a is probed at its own port", PATIENCE, || balancer.probes("a", "passed") >= before + 3);
+    await_state("a", "up");
+    balancer.await_no_session();
+    balancer.stop();
+}
+
+#[test]
+fn a_thousand_backends_that_swallow_connects_cost_a_descriptor_each_at_most_and_little_processor_time() {
+    const BACKENDS: u16 = 1000;
+    let machine = Machine::alone();
+    let namespaces = Namespaces::new();
+    namespaces.far().vanish();
+    let setup = Setup::new().inside(&namespaces).listen(SocketAddr::from((NEAR, 8080)));
+    let add = |setup: Setup, number| setup.backend(&format!("b{number}"), format!("10.77.0.2:{}", 10_000 + number));
+    let setup = (0..BACKENDS).fold(setup, add);
+    let balancer = machine.start(setup.setting("health: { interval: 1s, timeout: 1s }"));
+    let timed_out = || {
+        let text = balancer.get("/metrics");
+        let of = |line: &str| line.contains("result=\"timed_out\"").then(|| line.rsplit(' ').next()?.parse().ok())?;
+        let counts: Vec<u64> =
+            text.lines().filter(|line| line.starts_with("balancer_probes_total")).filter_map(of).collect();
+        assert_eq!(counts.len(), usize::from(BACKENDS));
+        counts.into_iter().min().unwrap_or_default()
+    };
+    wait_until("each has been asked", PATIENCE, || timed_out() >= 1);
+    let (start, used) = (Instant::now(), balancer.process().processor_time_of("balancer"));
+    let mut most = 0;
+    while start.elapsed() < Duration::from_secs(3) {
+        most = most.max(balancer.process().descriptors());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let (used, took) = (balancer.process().processor_time_of("balancer") - used, start.elapsed());
+    assert!(most <= usize::from(BACKENDS) + 150, "{most} descriptors are open");
+    assert!(used < took / 10, "{used:?} of processor time in {took:?}");
+    assert!(timed_out() >= 3, "they are asked on");
     balancer.stop();
 }

@@ -295,6 +295,29 @@ fn those_who_wait_are_served_at_once_by_a_backend_or_a_backup_that_comes_up() {
 }
 
 #[test]
+fn nobody_waits_behind_one_whom_the_backend_that_has_room_has_failed() {
+    let machine = Machine::shared();
+    let (port, b) = (Port::refusing(), Backend::named("b"));
+    // Nothing takes a down: it is as a server that has just died, and comes back before that is seen.
+    let setup = Setup::new().backend("a", port.address).backend_with("b", b.address, "max_connections: 1");
+    let balancer = machine.start(setup.setting("queue: { size: 100, timeout: 30s }").workers(4));
+    let (serving, _) = admitted(balancer.address()).expect("served by b");
+    let waiting = line_up(&balancer, 1, 1);
+    balancer.await_number("/services/web/backends/a/failures", 2);
+
+    let _a = Backend::named_on(port.listen(), "a");
+    let late: Vec<_> = (0..20).map(|_| connect(balancer.address())).collect();
+    late.iter().for_each(|client| assert_eq!(name_for(client), "a"));
+    // He who was failed waits on, and has what becomes free elsewhere.
+    waiting.iter().for_each(assert_waits);
+    drop(serving);
+    assert_eq!(name_for(&waiting[0]), "b");
+    drop((late, waiting));
+    balancer.await_no_session();
+    balancer.stop();
+}
+
+#[test]
 fn a_stop_still_serves_those_who_wait_and_refuses_the_rest_after_drain() {
     let machine = Machine::shared();
     let a = Backend::named("a");

@@ -15,14 +15,14 @@ use crate::harness::{
 const HEALTH: &str = "health: { interval: 200ms, timeout: 150ms, rise: 2, fall: 2 }";
 
 /// Where the TCP side listens, as the log says it.
-fn http(balancer: &Balancer) -> SocketAddr {
+pub(crate) fn http(balancer: &Balancer) -> SocketAddr {
     let line = balancer.log_line("status and metrics on http://").expect("the TCP side is announced");
     let (_, address) = line.split_once("http://").expect("an address");
     address.split(',').next().and_then(|address| address.parse().ok()).expect("an address")
 }
 
 /// A request to the TCP side: the status line, and all of the answer.
-fn ask(address: SocketAddr, method: &str, path: &str) -> (String, String) {
+pub(crate) fn ask(address: SocketAddr, method: &str, path: &str) -> (String, String) {
     let mut stream = connect(address);
     write!(stream, "{method} {path} HTTP/1.1\r\nHost: balancer\r\nConnection: close\r\n\r\n").expect("asking");
     let mut answer = String::new();

@@ -29,13 +29,17 @@ fn watching(balancer: &Balancer) -> Terminal {
     terminal
 }
 
-/// The row of a service or a backend.
+/// The row of a service or a backend, if there is one.
+fn find_row(screen: &str, name: &str) -> Option<Vec<String>> {
+    let cells =
+        |line: &str| -> Vec<String> { line.trim_start_matches('>').split_whitespace().map(Into::into).collect() };
+    screen.lines().map(cells).find(|row| row.first().is_some_and(|first| first == name))
+}
+
+/// The same, where it must be there.
 #[track_caller]
 fn row(screen: &str, name: &str) -> Vec<String> {
-    let rows = screen.lines().map(|line| line.trim_start_matches('>').split_whitespace().map(Into::into).collect());
-    let found: Option<Vec<String>> =
-        rows.into_iter().find(|row: &Vec<String>| row.first().is_some_and(|first| first == name));
-    found.unwrap_or_else(|| panic!("no row of {name}:\n{screen}"))
+    find_row(screen, name).unwrap_or_else(|| panic!("no row of {name}:\n{screen}"))
 }
 
 /// Two backends, the second of which answers as long as the result's port listens.
@@ -92,18 +96,19 @@ fn the_filter_and_the_order_choose_what_top_shows() {
     terminal.await_screen("a backend is down", |screen| row(screen, "web-02")[1] == "down");
     terminal.types("/down");
     let screen = terminal.await_text("filter \"down\": 2 rows");
-    assert!(screen.contains("web-02") && !screen.contains("web-01") && !screen.contains("mail"), "{screen}");
+    let shown = |screen: &str| ["web", "web-01", "web-02", "mail"].map(|name| find_row(screen, name).is_some());
+    assert_eq!(shown(&screen), [true, false, true, false], "{screen}");
     terminal.press("Escape");
     terminal.await_text("mail-01");
     terminal.types("/mail");
     terminal.press("Enter");
     let screen = terminal.await_text("filter \"mail\": 2 rows");
-    assert!(!screen.contains("web-02"), "{screen}");
+    assert_eq!(shown(&screen), [false, false, false, true], "{screen}");
     terminal.press("Escape");
-    terminal.await_text("web-02");
+    terminal.await_screen("all rows", |screen| shown(screen) == [true; 4]);
     terminal.types("s");
     let screen = terminal.await_text("s sort: state");
-    let place = |name: &str| screen.find(name).unwrap_or_else(|| panic!("no {name}:\n{screen}"));
+    let place = |name: &str| screen.find(&format!("   {name} ")).unwrap_or_else(|| panic!("no {name}:\n{screen}"));
     assert!(place("web-02") < place("web-01"), "what is down comes first:\n{screen}");
     terminal.types("?");
     let screen = terminal.await_text("any key goes back");
@@ -147,6 +152,34 @@ fn a_drain_asks_for_time_and_reason_and_shows_what_the_balancer_says() {
     terminal.press("Escape");
     let screen = terminal.await_screen("the list", |screen| !screen.contains("a new disk"));
     assert_eq!(row(&screen, "web-01")[1], "up");
+}
+
+#[test]
+fn a_backend_is_drained_and_restored_with_a_few_keys() {
+    let machine = Machine::shared();
+    let (setup, _first, second) = two_backends();
+    let _second = Backend::on(second.listen(), echo);
+    let balancer = machine.start(setup);
+    balancer.await_state("/services/web/state", "ok");
+    let terminal = watching(&balancer);
+    terminal.types("jjd");
+    terminal.await_text("drain web/web-02");
+    terminal.press("Enter");
+    terminal.types("a new disk");
+    terminal.press("Enter");
+    terminal.await_text("any key goes back");
+    balancer.await_state("/services/web/backends/web-02/state", "drained");
+    assert_eq!(balancer.status().text("/services/web/backends/web-02/drain/reason"), "a new disk");
+    terminal.types("x");
+    let screen = terminal.await_text("back in 29m");
+    assert_eq!(row(&screen, "web-02")[1], "drained", "{screen}");
+    assert!(screen.contains(": a new disk") && screen.contains("1 drained"), "{screen}");
+    terminal.types("r");
+    terminal.await_text("restore web/web-02");
+    balancer.await_state("/services/web/backends/web-02/state", "up");
+    terminal.await_text("any key goes back");
+    terminal.types("x");
+    terminal.await_screen("it is back", |screen| row(screen, "web-02")[1] == "up" && !screen.contains("back in"));
 }
 
 #[test]

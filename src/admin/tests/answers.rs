@@ -76,7 +76,7 @@ fn the_status_tells_names_numbers_and_reasons() {
     assert_eq!(web["refused_by"].as_object().unwrap().len(), Refused::ALL.len());
     let expected = json!({
         "address": "10.0.0.11:8081", "role": "primary", "state": "up", "since": started, "reason": "not probed",
-        "weight": 2, "connections": 1, "max_connections": 400, "total": 5, "failures": 4,
+        "weight": 2, "connections": 1, "max_connections": 400, "peak": 1, "total": 5, "failures": 4,
         "bytes_in": 9001, "bytes_out": 88211, "probe_ms": null, "drain": null
     });
     assert_eq!(web["backends"]["web-02"], expected);
@@ -181,7 +181,20 @@ fn unknown_paths_and_methods_are_told_what_there_is() {
     let (code, _, body) = request(&running.path, "GET", "/v2/nothing?at=all");
     let refusal: Json = serde_json::from_str(&body).unwrap();
     assert_eq!(code, 404);
-    assert_eq!(refusal["paths"], json!(["/v1/status", "/v1/reload", "/v1/upgrade", "/metrics", "/healthz", "/readyz"]));
+    let paths = [
+        "/",
+        "/v1/status",
+        "/v1/timeline",
+        "/v1/reload",
+        "/v1/upgrade",
+        "/v1/drain",
+        "/v1/restore",
+        "/v1/forget",
+        "/metrics",
+        "/healthz",
+        "/readyz",
+    ];
+    assert_eq!(refusal["paths"], json!(paths));
     let (code, head, body) = request(&running.path, "POST", "/v1/status");
     assert_eq!(code, 405);
     assert!(head.contains("allow: get, head"), "{head}");
@@ -193,6 +206,32 @@ fn unknown_paths_and_methods_are_told_what_there_is() {
     assert_eq!((code, &*body), (200, ""));
     assert!(!head.contains("content-length: 0"), "{head}");
     assert_eq!(request(&running.path, "GET", "/healthz").2, "ok\n");
+}
+
+#[test]
+fn the_page_is_one_document_that_may_ask_nobody_else() {
+    let running = start(view(&["web"], &["web-01"]));
+    let (code, head, body) = request(&running.path, "GET", "/");
+    assert_eq!(code, 200);
+    for line in ["content-type: text/html; charset=utf-8", "x-content-type-options: nosniff", "cache-control: no-store"]
+    {
+        assert!(head.contains(line), "{head}");
+    }
+    let (_, policy) = head.split_once("content-security-policy: ").unwrap();
+    let policy: Vec<_> = policy.lines().next().unwrap().split("; ").collect();
+    for rule in
+        ["default-src 'none'", "connect-src 'self'", "frame-ancestors 'none'", "form-action 'none'", "base-uri 'none'"]
+    {
+        assert!(policy.contains(&rule), "{policy:?}");
+    }
+    assert!(
+        !policy.iter().any(|rule| rule.contains("unsafe") || rule.contains('*') || rule.contains("http")),
+        "{policy:?}"
+    );
+    assert!(body.starts_with("<!doctype html>") && body.ends_with("</html>\n"));
+    let (code, _, body) = request(&running.path, "HEAD", "/");
+    assert_eq!((code, &*body), (200, ""));
+    assert_eq!(request(&running.path, "POST", "/").0, 405);
 }
 
 #[test]
@@ -212,7 +251,9 @@ fn a_reload_is_passed_on_and_its_outcome_answered() {
         let answered = std::thread::scope(|scope| {
             let orders = &mut orders;
             scope.spawn(move || {
-                let Some(Order::Reload { force: asked, answer }) = orders.blocking_recv() else { panic!("no order") };
+                let Some(Order::Reload { by: _, force: asked, answer }) = orders.blocking_recv() else {
+                    panic!("no order")
+                };
                 assert_eq!(asked, force);
                 answer.send(reply).unwrap();
             });

@@ -9,7 +9,7 @@ use super::model::{Model, Samples};
 use super::rows::Row;
 use super::table::serving;
 use super::words::{bytes, clock, millis, number, spark, until};
-use crate::admin::status::{BackendStatus, Leaving, Orphan, Redundancy, ServiceStatus};
+use crate::admin::status::{BackendStatus, Leaving, Orphan, RedundancyStatus, ServiceStatus};
 use crate::cli::count;
 use crate::cli::status::{since, span};
 
@@ -52,16 +52,15 @@ fn balance(service: &ServiceStatus) -> String {
 
 fn of_service(service: &ServiceStatus) -> [String; 3] {
     let (serving, expected) = serving(service);
-    let mut state = format!("{}: {serving} of {} can serve", service.state, count(expected.into(), "backend"));
-    if let Some(Redundancy { missing_seconds, survivable_failures, .. }) = service.redundancy {
-        if missing_seconds >= 1.0 {
-            state.push_str(&format!(", missing {} in sum", span(missing_seconds as i64)));
-        }
-        match survivable_failures {
-            Some(0) => state.push_str(", survives no failure"),
-            Some(failures) => state.push_str(&format!(", survives {}", count(failures.into(), "failure"))),
-            None => {}
-        }
+    let mut state = format!("{}: {serving} of {} can serve", service.state, count(expected as u64, "backend"));
+    let RedundancyStatus { missing_seconds, survivable_failures, .. } = service.redundancy;
+    if missing_seconds >= 1.0 {
+        state.push_str(&format!(", missing {} in sum", span(missing_seconds as i64)));
+    }
+    match survivable_failures {
+        Some(0) => state.push_str(", survives no failure"),
+        Some(failures) => state.push_str(&format!(", survives {}", count(failures as u64, "failure"))),
+        None => {}
     }
     let most = service.max_connections.map_or_else(String::new, |most| format!(" of {most}"));
     let queued = if service.queued > 0 { format!(", {} queued", service.queued) } else { String::new() };

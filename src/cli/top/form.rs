@@ -1,7 +1,7 @@
 //! The questions before a drain: for how long, why, and whether against the guard.
 
 use super::screen::Request;
-use crate::config::duration;
+use crate::duration;
 
 /// What stands there before anything is typed.
 const TIME: &str = "30m";

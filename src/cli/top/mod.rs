@@ -31,7 +31,7 @@ use self::model::Model;
 use self::poll::poll;
 use self::screen::Screen;
 use super::client::Target;
-use crate::config::duration;
+use crate::duration;
 
 /// How often the balancer may be asked.
 const SHORTEST: Duration = Duration::from_millis(100);

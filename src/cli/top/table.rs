@@ -8,7 +8,7 @@ use super::canvas::Canvas;
 use super::model::{History, Model, Rates, Samples};
 use super::rows::Row;
 use super::words::{byte_rate, millis, number, rate, spark, until};
-use crate::admin::status::{BackendStatus, Leaving, Orphan, Redundancy, ServiceStatus};
+use crate::admin::status::{BackendStatus, Leaving, Orphan, RedundancyStatus, ServiceStatus};
 use crate::cli::status::since;
 
 /// What a column shows.
@@ -197,17 +197,14 @@ fn carried(service: &ServiceStatus, refused: Option<f64>) -> String {
         text.push_str(&format!(", {} refused/s", rate(Some(refused))));
     } else if service.queued > 0 {
         text.push_str(&format!(", {} queued", number(service.queued.into())));
-    } else if let Some(Redundancy { survivable_failures: Some(failures), .. }) = service.redundancy {
+    } else if let Some(failures) = service.redundancy.survivable_failures {
         text.push_str(&format!(", survives {failures}"));
     }
     text
 }
 
 /// How many of a service's primaries can serve, and how many there are.
-pub(super) fn serving(service: &ServiceStatus) -> (u32, u32) {
-    if let Some(Redundancy { expected, serving, .. }) = service.redundancy {
-        return (serving, expected);
-    }
-    let primaries = service.backends.values().filter(|backend| backend.role == "primary");
-    primaries.fold((0, 0), |(up, all), backend| (up + u32::from(backend.state == "up"), all + 1))
+pub(super) fn serving(service: &ServiceStatus) -> (usize, usize) {
+    let RedundancyStatus { expected, serving, .. } = service.redundancy;
+    (serving, expected)
 }

@@ -10,9 +10,11 @@ use jiff::Timestamp;
 
 use super::{Change, State};
 use crate::config;
-use crate::control::health::{self, Event, Health};
+use crate::control::health::Event as HealthEvent;
+use crate::control::health::{self, Health};
 use crate::control::probe::{Check, Id, Target};
-use crate::observe::condition::Condition;
+use crate::observe::condition::{Condition, Drain, Purpose};
+use crate::observe::timeline::{Event, Kind, Timeline};
 use crate::table::{Algorithm, Backend, Member, Role, Roster, Service, ServiceState, Settings, Standby};
 
 /// Steps in which a backend that starts slowly comes to its whole weight.
@@ -32,6 +34,7 @@ pub(super) struct Tracked {
     settings: Settings,
     try_all: bool,
     slow_start: Duration,
+    timeline: Arc<Timeline>,
 }
 
 /// One backend.
@@ -40,18 +43,22 @@ pub(super) struct Watched {
     /// The prober's name for it.
     pub(super) id: Id,
     pub(super) backend: Arc<Backend>,
-    role: Role,
+    pub(super) role: Role,
     pub(super) health: Health,
     weight: u16,
     /// Whom to ask; `None` where nobody is asked.
     pub(super) target: Option<Target>,
     /// While its share grows: when that began, and how many steps are done.
     ramp: Option<(Instant, u16)>,
+    /// What holds it out.
+    pub(super) drain: Option<Drain>,
+    /// It was held out until its last change of state: it comes back as one that was down.
+    returning: bool,
 }
 
 impl Tracked {
     /// A service that [`Tracked::configure`] has yet to fill; `leaving`: backends that it had in an earlier life.
-    pub(super) fn new(state: Arc<ServiceState>, leaving: Vec<Arc<Backend>>) -> Self {
+    pub(super) fn new(state: Arc<ServiceState>, leaving: Vec<Arc<Backend>>, timeline: Arc<Timeline>) -> Self {
         Self {
             state,
             backends: Vec::new(),
@@ -61,12 +68,20 @@ impl Tracked {
             settings: Settings::default(),
             try_all: false,
             slow_start: Duration::ZERO,
+            timeline,
         }
     }
 
     /// Takes over what the configuration says. Backends that are there already keep their state, the others are new;
     /// `next_id` is the prober's name for the next one.
-    pub(super) fn configure(&mut self, service: &config::Service, next_id: &mut Id, workers: usize, now: Instant) {
+    /// Answers who was removed.
+    pub(super) fn configure(
+        &mut self,
+        service: &config::Service,
+        next_id: &mut Id,
+        workers: usize,
+        now: Instant,
+    ) -> Vec<Watched> {
         self.changed = true;
         self.state.places.set_limit(service.max_connections);
         self.state.line.set_most(service.queue.size);
@@ -104,8 +119,10 @@ impl Tracked {
             };
             self.backends.push(watched);
         }
-        self.leaving = back.into_values().chain(old.into_values().map(|watched| watched.backend)).collect();
+        let removed = old.values().map(|watched| Arc::clone(&watched.backend));
+        self.leaving = back.into_values().chain(removed).collect();
         changes.into_iter().for_each(|(place, change)| self.apply(place, change, now));
+        old.into_values().collect()
     }
 
     /// Forgets removed backends that have no session any more.
@@ -123,6 +140,9 @@ impl Tracked {
 
     /// The service as workers are to have it now; `before`: as they have it.
     pub(super) fn build(&self, before: Option<&Service>) -> Service {
+        let primaries = || self.backends.iter().filter(|watched| watched.role == Role::Primary);
+        let serving = primaries().filter(|watched| watched.state() == State::Up).count();
+        self.state.redundancy.note(primaries().count(), serving);
         match before {
             Some(before) => before.successor(self.roster(), self.settings),
             None => Service::new(Arc::clone(&self.state), self.roster(), self.settings),
@@ -138,37 +158,67 @@ impl Tracked {
         };
         let standby = |watched: &Watched| Standby {
             backend: Arc::clone(&watched.backend),
-            may_serve: watched.health.state() == State::Up,
+            may_serve: watched.state() == State::Up,
         };
         Roster {
             algorithm: self.algorithm,
             members: of(Role::Primary).map(member).collect(),
             backups: of(Role::Backup).map(standby).collect(),
             leaving: self.leaving.clone(),
-            starting: self.backends.iter().any(|watched| watched.health.state() == State::Starting),
+            starting: self.backends.iter().any(|watched| watched.state() == State::Starting),
             try_all: self.try_all,
         }
     }
 
     /// Takes a change of a backend's state over, and writes its one line.
     pub(super) fn apply(&mut self, place: usize, change: Option<Change>, now: Instant) {
-        let (Some(change), Some(watched)) = (change, self.backends.get_mut(place)) else { return };
-        let returns = (change.from, change.to) == (State::Down, State::Up);
+        let (Some(mut change), Some(watched)) = (change, self.backends.get_mut(place)) else { return };
+        if watched.drain.is_some() {
+            // How it is shows when it comes back.
+            return;
+        }
+        let returning = std::mem::take(&mut watched.returning);
+        let returns = change.to == State::Up && (change.from == State::Down || returning);
+        if returning && change.to == State::Down {
+            change.reason.push_str(", after its maintenance, which is over");
+        }
         watched.ramp = (returns && !self.slow_start.is_zero()).then_some((now, 0));
         if change.to == State::Up {
             // What failed before its return is no reproach any more.
             watched.backend.succeeded();
         }
-        let probe = watched.backend.condition.load().probe;
-        let reason = change.reason.clone();
-        watched.backend.condition.store(Arc::new(Condition {
-            state: change.to,
-            since: Timestamp::now(),
-            reason,
-            probe,
-        }));
+        watched.show(change.reason.clone());
         self.changed = true;
-        self.tell(place, &change);
+        let kind = if change.disagree { Kind::Disagree } else { Kind::State };
+        self.tell(place, change.from, &change.reason, kind, None);
+    }
+
+    /// Holds a backend out, or goes on with that on other terms.
+    pub(super) fn hold(&mut self, place: usize, drain: Drain) {
+        let Some(watched) = self.backends.get_mut(place) else { return };
+        let (from, by) = (watched.state(), drain.by.clone());
+        let kind = if drain.purpose == Purpose::Drill { Kind::Drill } else { Kind::Drain };
+        let why = if drain.reason.is_empty() { "no reason given" } else { &drain.reason };
+        let reason = format!("by {by} until {}: {why}", clock(drain.until));
+        watched.drain = Some(drain);
+        watched.ramp = None;
+        watched.show(reason.clone());
+        self.changed = true;
+        self.tell(place, from, &reason, kind, Some(&by));
+    }
+
+    /// Lets a backend serve again, once it is probed: `id` is the prober's name for it from now on.
+    pub(super) fn release(&mut self, place: usize, id: Id, reason: &str, kind: Kind, by: Option<&str>, now: Instant) {
+        let Some(watched) = self.backends.get_mut(place) else { return };
+        watched.drain = None;
+        watched.id = id;
+        watched.health = watched.health.renewed();
+        watched.returning = watched.health.state() == State::Starting;
+        watched.ramp = (!watched.returning && !self.slow_start.is_zero()).then_some((now, 0));
+        watched.backend.succeeded();
+        watched.show(reason.to_owned());
+        self.changed = true;
+        self.tell(place, State::Drained, reason, kind, by);
     }
 
     /// When [`Tracked::keep_time`] has something to do.
@@ -190,36 +240,70 @@ impl Tracked {
                     self.changed = true;
                 }
             }
-            let change = watched.health.on(Event::Tick, now);
+            let change = watched.health.on(HealthEvent::Tick, now);
             self.apply(place, change, now);
         }
     }
 
     /// Who, from what to what, why, and what is left to serve.
-    fn tell(&self, place: usize, change: &Change) {
-        let Watched { backend, role, .. } = &self.backends[place];
-        let Backend { name, address, .. } = &**backend;
-        let kind = if *role == Role::Backup { "backup" } else { "backend" };
-        let (service, from, to) = (&self.state.name, change.from.label(), change.to.label());
+    fn tell(&self, place: usize, from: State, reason: &str, kind: Kind, by: Option<&str>) {
+        let watched = &self.backends[place];
+        let Backend { name, address, .. } = &*watched.backend;
+        let role = if watched.role == Role::Backup { "backup" } else { "backend" };
+        let (service, to) = (&self.state.name, watched.state());
         let left = self.left();
-        let alert = self.backends.iter().all(|watched| watched.health.state() == State::Down);
-        let level = match change.to {
+        let alert = self.backends.iter().all(|watched| matches!(watched.state(), State::Down | State::Drained));
+        let level = match to {
             _ if alert => log::Level::Error,
             State::Up => log::Level::Info,
             _ => log::Level::Warn,
         };
-        log::log!(level, "{service}: {kind} {name} ({address}): {from} -> {to}: {}; {left}", change.reason);
+        let text = format!("{role} {name} ({address}): {} -> {}: {reason}; {left}", from.label(), to.label());
+        log::log!(level, "{service}: {text}");
+        let event = Event { by: by.map(Into::into), state: Some(self.label().to_owned()), ..Event::new(kind, text) };
+        self.timeline.record(event.of(service).with(name));
     }
 
-    fn left(&self) -> String {
+    /// The service's state in a word.
+    fn label(&self) -> &'static str {
+        let up =
+            |role| self.backends.iter().filter(move |watched| watched.role == role && watched.state() == State::Up);
+        let primaries = self.backends.iter().filter(|watched| watched.role == Role::Primary).count();
+        match (up(Role::Primary).count(), up(Role::Backup).count()) {
+            (0, 0) => "down",
+            (up, _) if up == primaries => "ok",
+            _ => "degraded",
+        }
+    }
+
+    /// Says once that half of a drain's time is over.
+    pub(super) fn remind(&mut self, place: usize) {
+        let Some(watched) = self.backends.get_mut(place) else { return };
+        let Some(drain) = &mut watched.drain else { return };
+        drain.reminded = true;
+        let why = if drain.reason.is_empty() { "no reason given" } else { &drain.reason };
+        let text = format!(
+            "backend {} is still held out by {} until {}: {why}",
+            watched.backend.name,
+            drain.by,
+            clock(drain.until)
+        );
+        log::warn!("{}: {text}", self.state.name);
+        let event = Event::new(Kind::Reminder, text).of(&self.state.name).with(&watched.backend.name);
+        watched.show_drain();
+        self.timeline.record(event);
+    }
+
+    /// What is left to serve.
+    pub(super) fn left(&self) -> String {
         let count = |role| {
             let all = self.backends.iter().filter(|watched| watched.role == role);
-            let up = all.clone().filter(|watched| watched.health.state() == State::Up).count();
+            let up = all.clone().filter(|watched| watched.state() == State::Up).count();
             (up, all.count())
         };
         let ((up, all), (backups_up, backups)) = (count(Role::Primary), count(Role::Backup));
         if up + backups_up == 0 {
-            return if self.backends.iter().any(|watched| watched.health.state() == State::Starting) {
+            return if self.backends.iter().any(|watched| watched.state() == State::Starting) {
                 "nobody is known to serve yet: clients wait for the first probes".to_owned()
             } else if self.try_all {
                 "NOBODY IS LEFT TO SERVE: every backend is tried all the same".to_owned()
@@ -259,7 +343,17 @@ impl Watched {
             }
         };
         backend_state.set_alarm(health.passive.and_then(NonZeroU32::new));
-        Self { id, backend: backend_state, role, health: own, weight: backend.weight.get(), target, ramp: None }
+        Self {
+            id,
+            backend: backend_state,
+            role,
+            health: own,
+            weight: backend.weight.get(),
+            target,
+            ramp: None,
+            drain: None,
+            returning: false,
+        }
     }
 
     /// Takes over what the configuration says of it now.
@@ -281,9 +375,26 @@ impl Watched {
         self.health.configure(settings(health), now)
     }
 
+    /// Whether it may serve: what its health says, unless it is held out.
+    pub(super) fn state(&self) -> State {
+        if self.drain.is_some() { State::Drained } else { self.health.state() }
+    }
+
+    /// Has everybody see how it is.
+    fn show(&self, reason: String) {
+        let probe = self.backend.condition.load().probe;
+        let (state, drain) = (self.state(), self.drain.clone());
+        self.backend.condition.store(Arc::new(Condition { state, since: Timestamp::now(), reason, probe, drain }));
+    }
+
+    /// Has everybody see what holds it out, which has not changed its state.
+    fn show_drain(&self) {
+        self.backend.condition.rcu(|condition| Condition { drain: self.drain.clone(), ..(**condition).clone() });
+    }
+
     /// How much of its weight it may carry now, in 256ths.
     fn share(&self) -> u16 {
-        match (self.health.state(), self.ramp) {
+        match (self.state(), self.ramp) {
             (State::Up, None) => Member::WHOLE,
             (State::Up, Some((_, done))) => Member::WHOLE * (done + 1) / STEPS,
             _ => 0,
@@ -321,5 +432,14 @@ fn algorithm(balance: config::Balance) -> Algorithm {
         config::Balance::RandomTwo => Algorithm::RandomTwo,
         config::Balance::SourceHash => Algorithm::SourceHash,
         config::Balance::First => Algorithm::First,
+    }
+}
+
+/// A time of day for people, in UTC; with its date where that is another day.
+fn clock(at: Timestamp) -> String {
+    let (at, now) = (format!("{at:.0}"), format!("{:.0}", Timestamp::now()));
+    match (at.split_once('T'), now.split_once('T')) {
+        (Some((date, time)), Some((today, _))) if date == today => time.to_owned(),
+        _ => at,
     }
 }

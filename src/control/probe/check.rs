@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{Shutdown, shutdown};
+use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -23,7 +24,7 @@ const GOODBYE_READS: usize = 16;
 const SHOWN: usize = 40;
 
 /// Whom to ask, what, and how often.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
     /// Where the probe connects to.
     pub address: SocketAddr,
@@ -36,7 +37,8 @@ pub struct Target {
 }
 
 /// What makes a backend well.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Check {
     /// It accepts a connection, which is then closed in order.
     Tcp,

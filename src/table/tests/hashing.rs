@@ -105,3 +105,13 @@ fn a_successor_sends_clients_where_a_new_service_would() {
         assert_eq!(places(&first.successor(roster.clone(), first.settings)), places(&service(roster)));
     }
 }
+
+#[test]
+fn where_most_are_away_those_who_are_left_share_the_clients() {
+    let mut members = members(&[1; 64]);
+    members.iter_mut().enumerate().for_each(|(at, member)| member.share = if at % 32 == 7 { Member::WHOLE } else { 0 });
+    let counts = visits(&service(roster(Algorithm::SourceHash, members)), 20_000);
+    // 99.9 % of the right samples lie below 10.8 with one degree of freedom.
+    assert!(chi_square(&[counts[7], counts[39]], &[1, 1]) < 10.8, "{counts:?}");
+    assert_eq!(counts[7] + counts[39], 20_000);
+}

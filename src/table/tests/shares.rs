@@ -23,6 +23,14 @@ fn idle_backends_are_visited_by_weight() {
 }
 
 #[test]
+fn backends_that_are_equally_busy_for_their_weights_are_visited_by_weight_too() {
+    let service = service(roster(Algorithm::LeastConnections, members(&[1, 2])));
+    let [a, b] = [0, 1].map(|at| &service.backends[at]);
+    let _long = [a, b, b].map(|backend| Lease::take(backend).unwrap());
+    assert_eq!(visits(&service, 300), [100, 200]);
+}
+
+#[test]
 fn two_choices_keep_loads_close() {
     // Two backends are both always looked at, so the less loaded one is always found.
     let counts = held(&service(roster(Algorithm::RandomTwo, members(&[1, 1]))), 1001);

@@ -2,6 +2,8 @@
 
 mod backend;
 mod balancer;
+mod browser;
+mod disk;
 mod load;
 mod machine;
 mod namespace;
@@ -16,6 +18,8 @@ mod wait;
 
 pub(crate) use self::backend::{Acceptor, Backend, Deaf, Port, echo};
 pub(crate) use self::balancer::Balancer;
+pub(crate) use self::browser::Browser;
+pub(crate) use self::disk::Disk;
 pub(crate) use self::load::Load;
 pub(crate) use self::machine::{Machine, raise_descriptor_limit};
 pub(crate) use self::namespace::{NEAR, Namespaces};
@@ -25,7 +29,7 @@ pub(crate) use self::socket::{
     End, admitted, all_acknowledged, assert_ends_with_reset, await_reset, connect, exchange, exchange_bytes, is_reset,
     patient, read_to_end, reset, served_by,
 };
-pub(crate) use self::status::metric;
+pub(crate) use self::status::{metric, post};
 pub(crate) use self::stream::{Bytes, receive, receive_to_end, seed, send, send_in};
 pub(crate) use self::terminal::Terminal;
 pub(crate) use self::tools::{Server, Tool, free_port, program, run};

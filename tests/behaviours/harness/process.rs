@@ -17,6 +17,11 @@ use super::wait::wait_until;
 pub(crate) struct Process(pub(super) u32);
 
 impl Process {
+    /// Its number.
+    pub(crate) fn id(self) -> u32 {
+        self.0
+    }
+
     /// Bytes of memory that it has resident.
     pub(crate) fn resident(self) -> u64 {
         let status = self.read("status");
@@ -26,10 +31,13 @@ impl Process {
 
     /// Processor time that all its threads have used, in steps of 10 ms.
     pub(crate) fn processor_time(self) -> Duration {
-        let stat = self.read("stat");
-        let (_, fields) = stat.rsplit_once(')').expect("a name in /proc/PID/stat");
-        let ticks: u64 = fields.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
-        Duration::from_millis(ticks * 10)
+        processor_time(&self.read("stat"))
+    }
+
+    /// Processor time that one of its threads has used, in steps of 10 ms.
+    #[track_caller]
+    pub(crate) fn processor_time_of(self, thread: &str) -> Duration {
+        processor_time(&self.read(&format!("task/{}/stat", self.thread(thread))))
     }
 
     /// Descriptors that it has open.
@@ -125,6 +133,13 @@ impl Process {
         // A thread may end between the listing and the reading.
         tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join(file)).ok()).collect()
     }
+}
+
+/// User and system time of a line of /proc/PID/stat.
+fn processor_time(stat: &str) -> Duration {
+    let (_, fields) = stat.rsplit_once(')').expect("a name in /proc/PID/stat");
+    let ticks: u64 = fields.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+    Duration::from_millis(ticks * 10)
 }
 
 /// A child that is killed and waited for when it is dropped.

@@ -155,6 +155,9 @@ impl Setup {
         for line in &self.process {
             let _ = writeln!(yaml, "{line}");
         }
+        if !self.process.iter().any(|line| line.starts_with("state:")) {
+            let _ = writeln!(yaml, "state: {}", self.directory.path().join("state").display());
+        }
         yaml.push_str("services:\n");
         for service in &self.services {
             let _ = writeln!(yaml, "  {}:\n    listen: {}\n    backends:", service.name, service.listen);

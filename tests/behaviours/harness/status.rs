@@ -56,9 +56,25 @@ pub(crate) fn metric(text: &str, name: &str) -> Option<f64> {
 
 /// The body of a GET over a Unix socket.
 pub(super) fn get(socket: &Path, path: &str) -> io::Result<String> {
+    ask(socket, &format!("GET {path} HTTP/1.1\r\nHost: balancer\r\nConnection: close\r\n\r\n"), path)
+}
+
+/// What a POST of a JSON document over a Unix socket is answered, where that is 200.
+pub(crate) fn post(socket: &Path, path: &str, body: &str) -> io::Result<String> {
+    let length = body.len();
+    ask(
+        socket,
+        &format!(
+            "POST {path} HTTP/1.1\r\nHost: balancer\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+        ),
+        path,
+    )
+}
+
+fn ask(socket: &Path, request: &str, path: &str) -> io::Result<String> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: balancer\r\nConnection: close\r\n\r\n").as_bytes())?;
+    stream.write_all(request.as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| io::Error::other("no HTTP answer"))?;

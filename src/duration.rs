@@ -6,7 +6,10 @@ use std::time::Duration;
 const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
 /// Reads a duration; the error says what is wrong with the text.
-pub(crate) fn parse(text: &str) -> Result<Duration, String> {
+///
+/// # Errors
+/// In words for people.
+pub fn parse(text: &str) -> Result<Duration, String> {
     let form = "write it like 500ms, 2s, 1m30s or 1h";
     let mut rest = text;
     let mut millis = 0_u64;
@@ -46,7 +49,7 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
 }
 
 /// Writes a duration the same way, to the millisecond.
-pub(super) fn format(duration: Duration) -> String {
+pub fn format(duration: Duration) -> String {
     let mut rest = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let mut text = String::new();
     for (unit, factor) in UNITS {

@@ -1,0 +1,102 @@
+//! `balancer timeline`: what happened and when, from the running balancer or, where none runs, from its file.
+
+mod story;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use jiff::{SignedDuration, Timestamp};
+
+use super::client::Target;
+use crate::admin::TimelineAnswer;
+use crate::config::{self, Config};
+use crate::duration;
+use crate::observe::timeline::{EVENTS, Event, file};
+
+/// Show what happened and when: the incident timeline
+///
+/// Where no balancer runs, the file in its state directory is read.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// How far back
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = duration::parse)]
+    since: Duration,
+    /// One JSON document
+    #[arg(long, conflicts_with = "markdown")]
+    json: bool,
+    /// A postmortem's first page
+    #[arg(long)]
+    markdown: bool,
+    /// Read the file of this state directory; by default that of the configuration, where no balancer answers
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    #[command(flatten)]
+    config: super::ConfigFile,
+    #[command(flatten)]
+    target: Target,
+}
+
+/// Prints the events, oldest first.
+///
+/// # Errors
+/// Neither a balancer nor a file can be asked: why, and what to do.
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let now = Timestamp::now();
+    let since = SignedDuration::try_from(arguments.since)
+        .ok()
+        .and_then(|ago| now.checked_sub(ago).ok())
+        .unwrap_or(Timestamp::MIN);
+    let events = match &arguments.state {
+        Some(directory) => read(directory, since)?,
+        None => match ask(arguments) {
+            Ok(events) => events,
+            Err(error) => {
+                let directory = directory(arguments);
+                let events = read(&directory, since).map_err(|unread| {
+                    error.context(format!("no file either, {unread:#}; name a directory with --state"))
+                })?;
+                eprintln!("no balancer answers: this is what the last one left in {}", directory.display());
+                events
+            }
+        },
+    };
+    let text = if arguments.json {
+        let mut text = serde_json::to_string_pretty(&TimelineAnswer { events })?;
+        text.push('\n');
+        text
+    } else if arguments.markdown {
+        story::page(&events, since, now)
+    } else if events.is_empty() {
+        format!("nothing has happened in the last {}\n", duration::format(arguments.since))
+    } else {
+        events.iter().map(|event| story::line(event) + "\n").collect()
+    };
+    // A reader that has seen enough (`| head`) is no error.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn ask(arguments: &Arguments) -> anyhow::Result<Vec<Event>> {
+    let since = duration::format(arguments.since);
+    let answer = arguments.target.get(&format!("/v1/timeline?since={since}&limit={EVENTS}"))?;
+    let answer: TimelineAnswer = serde_json::from_slice(&answer)
+        .context("this timeline is of another version of balancer: use --json or that program")?;
+    Ok(answer.events)
+}
+
+/// Where the last balancer kept it.
+fn directory(arguments: &Arguments) -> PathBuf {
+    let named = arguments.config.resolve(std::env::var_os("BALANCER_CONFIG"));
+    let loaded = config::load(&named).ok().and_then(|loaded| loaded.config.state);
+    loaded.unwrap_or_else(|| Config::STATE.into())
+}
+
+fn read(directory: &std::path::Path, since: Timestamp) -> anyhow::Result<Vec<Event>> {
+    match file::read(directory) {
+        Ok(events) => Ok(events.into_iter().filter(|event| event.time >= since).collect()),
+        Err(error) => bail!("cannot read {}: {error}", directory.join(file::NAME).display()),
+    }
+}

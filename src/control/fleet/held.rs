@@ -1,0 +1,303 @@
+//! Backends held out by a person, for a limited time; and what of a fleet outlives the process.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::tracked::{Tracked, Watched};
+use super::{Fleet, instant};
+use crate::control::store::{Saved, SavedDrain};
+use crate::observe::condition::{Drain, Purpose, State};
+use crate::observe::running::Orphaned;
+use crate::observe::timeline::{Event, Kind};
+use crate::table::Role;
+
+/// How often it is seen during a drill whether clients are refused.
+const LOOK: Duration = Duration::from_millis(100);
+
+impl Fleet {
+    /// Holds a backend out from now on; one that is held out already goes on with that on these terms. `guard`: the share of its
+    /// backends, in per cent, that the service must keep serving, unless `force`.
+    ///
+    /// # Errors
+    /// There is no such backend, or too few would be left: why, and what to do.
+    pub(in crate::control) fn drain(
+        &mut self,
+        service: &str,
+        backend: &str,
+        drain: Drain,
+        guard: u8,
+        force: bool,
+    ) -> Result<String, String> {
+        let (service, place) = self.find(service, backend)?;
+        let again = service.backends[place].drain.is_some();
+        if !again && !force {
+            service.may_lose(place, guard)?;
+        }
+        let drain = match drain.abort {
+            Some((most, _)) => Drain { abort: Some((most, service.state.refused())), ..drain },
+            None => drain,
+        };
+        let until = drain.until;
+        service.hold(place, drain);
+        let (name, left) = (format!("{}/{backend}", service.state.name), service.left());
+        self.unsaved = true;
+        self.publish_changes();
+        let word = if again { "still held out" } else { "held out" };
+        Ok(format!("{name} is {word} until {until:.0}; {left}"))
+    }
+
+    /// Ends a drain now: the backend is probed, and serves again if it passes.
+    ///
+    /// # Errors
+    /// There is no such backend, or it is not held out.
+    pub(in crate::control) fn restore(&mut self, service: &str, backend: &str, by: &str) -> Result<String, String> {
+        let (tracked, place) = self.find(service, backend)?;
+        if tracked.backends[place].drain.is_none() {
+            let state = tracked.backends[place].state().label();
+            return Err(format!("{service}/{backend} is not held out: it is {state}"));
+        }
+        self.release(service, place, &format!("brought back by {by}"), Kind::Restore, Some(by), Instant::now());
+        self.publish_changes();
+        Ok(format!("{service}/{backend} is brought back: it serves as soon as it passes a probe"))
+    }
+
+    /// Watches a removed backend no longer.
+    ///
+    /// # Errors
+    /// None of this name is watched.
+    pub(in crate::control) fn forget(&mut self, service: &str, backend: &str, by: &str) -> Result<String, String> {
+        let of = |shown: &Orphaned| (&*shown.service, &*shown.backend) == (service, backend);
+        let before = self.outside.0.len();
+        self.outside.0.retain(|orphan| !of(&orphan.shown));
+        if self.outside.0.len() == before {
+            let known: Vec<_> =
+                self.outside.0.iter().map(|o| format!("{}/{}", o.shown.service, o.shown.backend)).take(10).collect();
+            let known =
+                if known.is_empty() { "there is none".to_owned() } else { format!("there is {}", known.join(", ")) };
+            return Err(format!("{service}/{backend} is no removed backend that is watched; {known}"));
+        }
+        let text = format!("backend {backend} is forgotten: nobody watches it any more");
+        log::info!("{service}: {text}");
+        self.timeline.record(Event::new(Kind::Forget, text).of(service).with(backend).by(by));
+        (self.outside_changed, self.unsaved, self.rewatch) = (true, true, true);
+        Ok(format!("{service}/{backend} is not watched any more"))
+    }
+
+    /// Sessions with these backends are to be closed now, spread over a time.
+    pub(in crate::control) fn close_due(&mut self) -> Vec<(Arc<str>, Arc<str>, Duration)> {
+        let now = Timestamp::now();
+        let mut due = Vec::new();
+        for service in &mut self.services {
+            for watched in &mut service.backends {
+                if let Some(drain) = &mut watched.drain
+                    && let Some((at, spread)) = drain.close
+                    && at <= now
+                {
+                    drain.close = None;
+                    due.push((Arc::clone(&service.state.name), Arc::clone(&watched.backend.name), spread));
+                    self.unsaved = true;
+                }
+            }
+        }
+        due
+    }
+
+    /// Goes on with what an earlier process has left.
+    pub(in crate::control) fn go_on(&mut self, saved: Saved) {
+        let now = Timestamp::now();
+        self.unsaved = !(saved.drains.is_empty() && saved.orphans.is_empty());
+        for SavedDrain { service, backend, address, drain } in saved.drains {
+            let timeline = Arc::clone(&self.timeline);
+            let note = |text: String| {
+                log::warn!("{service}: {text}");
+                timeline.record(Event::new(Kind::LeaseEnded, text).of(&service).with(&backend));
+            };
+            match self.find(&service, &backend) {
+                _ if drain.until <= now => {
+                    note(format!("backend {backend} was held out until {:.0}: that is over", drain.until))
+                }
+                _ if drain.purpose == Purpose::Drill => {
+                    note(format!("the drill with backend {backend} ended with the process"))
+                }
+                Ok((tracked, place)) if tracked.backends[place].backend.address == address => {
+                    tracked.hold(place, drain)
+                }
+                _ => note(format!("backend {backend} ({address}) was held out, and is in the configuration no more")),
+            }
+        }
+        for orphan in saved.orphans {
+            if orphan.until > now && !self.serves_at(orphan.address) {
+                self.next_id += 1;
+                self.outside.restore(self.next_id, orphan);
+            }
+        }
+        (self.outside_changed, self.rewatch) = (true, true);
+        self.publish_changes();
+    }
+
+    /// What is to outlive the process, where that has changed.
+    pub(in crate::control) fn unsaved(&mut self) -> Option<Saved> {
+        std::mem::take(&mut self.unsaved).then(|| self.saved())
+    }
+
+    fn saved(&self) -> Saved {
+        let of = |service: &Tracked, watched: &Watched| {
+            watched.drain.clone().map(|drain| SavedDrain {
+                service: service.state.name.to_string(),
+                backend: watched.backend.name.to_string(),
+                address: watched.backend.address,
+                drain,
+            })
+        };
+        let drains =
+            self.services.iter().flat_map(|service| service.backends.iter().filter_map(move |w| of(service, w)));
+        Saved { drains: drains.collect(), orphans: self.outside.saved() }
+    }
+
+    /// The removed backends as everybody may see them, where something has changed.
+    pub(in crate::control) fn outside(&mut self) -> Option<Vec<Orphaned>> {
+        let all = || self.outside.0.iter().map(|orphan| orphan.shown.clone()).collect();
+        std::mem::take(&mut self.outside_changed).then(all)
+    }
+
+    /// Whom the prober asks has changed.
+    pub(in crate::control) fn is_to_watch(&self) -> bool {
+        self.rewatch
+    }
+
+    /// When [`Fleet::end_drains`] has something to do.
+    pub(super) fn drains_due(&self) -> Option<Instant> {
+        let due = |drain: &Drain| {
+            let close = drain.close.map(|(at, _)| instant(at));
+            let look = drain.abort.map(|_| Instant::now() + LOOK);
+            let half = (!drain.reminded).then(|| instant(half_time(drain)));
+            [Some(instant(drain.until)), close, look, half].into_iter().flatten().min()
+        };
+        let drains = self.services.iter().flat_map(|service| &service.backends).filter_map(|w| w.drain.as_ref());
+        drains.filter_map(due).min()
+    }
+
+    /// Reminds of drains, and ends those whose time is over, and drills that cost too much.
+    pub(super) fn end_drains(&mut self, now: Instant) {
+        let today = Timestamp::now();
+        let mut over = Vec::new();
+        for service in &mut self.services {
+            let refused = service.state.refused();
+            for place in 0..service.backends.len() {
+                let Some(drain) = &service.backends[place].drain else { continue };
+                let (by, until) = (drain.by.clone(), drain.until);
+                let costs = drain.abort.map(|(most, before)| (refused.saturating_sub(before), most));
+                if let Some((lost, most)) = costs
+                    && lost >= most
+                {
+                    over.push((
+                        Arc::clone(&service.state.name),
+                        place,
+                        format!("drill aborted: {lost} clients were refused"),
+                    ));
+                } else if until <= today {
+                    let what = if drain.purpose == Purpose::Drill { "drill" } else { "maintenance" };
+                    over.push((Arc::clone(&service.state.name), place, format!("the {what} by {by} is over")));
+                } else if !drain.reminded && half_time(drain) <= today {
+                    service.remind(place);
+                    self.unsaved = true;
+                }
+            }
+        }
+        for (service, place, reason) in over {
+            self.release(&service, place, &reason, Kind::LeaseEnded, None, now);
+        }
+    }
+
+    fn release(&mut self, service: &str, place: usize, reason: &str, kind: Kind, by: Option<&str>, now: Instant) {
+        self.next_id += 1;
+        let id = self.next_id;
+        if let Some(tracked) = self.services.iter_mut().find(|tracked| &*tracked.state.name == service) {
+            tracked.release(place, id, reason, kind, by, now);
+        }
+        self.number_all();
+        (self.unsaved, self.rewatch) = (true, true);
+    }
+
+    /// Watches removed backends on, unless another one of the configuration stands at their address; and no longer those that are back.
+    pub(super) fn look_after(&mut self, removed: Vec<(Arc<str>, Watched)>, generation: u64) {
+        for (service, watched) in removed {
+            if let Some(drain) = &watched.drain {
+                let text = format!("backend {} was held out by {}, and is removed", watched.backend.name, drain.by);
+                self.timeline.record(Event::new(Kind::LeaseEnded, text).of(&service).with(&watched.backend.name));
+                self.unsaved = true;
+            }
+            if !self.serves_at(watched.backend.address) {
+                self.outside.adopt(&service, watched, generation, &self.timeline);
+                (self.outside_changed, self.unsaved) = (true, true);
+            }
+        }
+        let back: Vec<_> = self
+            .outside
+            .0
+            .iter()
+            .map(|orphan| orphan.shown.address)
+            .filter(|address| self.serves_at(*address))
+            .collect();
+        if !back.is_empty() {
+            self.outside.0.retain(|orphan| !back.contains(&orphan.shown.address));
+            (self.outside_changed, self.unsaved) = (true, true);
+        }
+    }
+
+    fn serves_at(&self, address: std::net::SocketAddr) -> bool {
+        self.services.iter().flat_map(|service| &service.backends).any(|watched| watched.backend.address == address)
+    }
+
+    fn find(&mut self, service: &str, backend: &str) -> Result<(&mut Tracked, usize), String> {
+        let names = |names: Vec<&str>| {
+            let more = if names.len() > 10 { ", …" } else { "" };
+            format!("{}{more}", names[..names.len().min(10)].join(", "))
+        };
+        let Some(at) = self.services.iter().position(|tracked| &*tracked.state.name == service) else {
+            let all = self.services.iter().map(|tracked| &*tracked.state.name).collect();
+            return Err(format!("there is no service {service}; there is {}", names(all)));
+        };
+        let tracked = &mut self.services[at];
+        match tracked.backends.iter().position(|watched| &*watched.backend.name == backend) {
+            Some(place) => Ok((tracked, place)),
+            None => {
+                let all = tracked.backends.iter().map(|watched| &*watched.backend.name).collect();
+                Err(format!("{service} has no backend {backend}; it has {}", names(all)))
+            }
+        }
+    }
+}
+
+impl Tracked {
+    /// Whether the service can do without a backend.
+    fn may_lose(&self, place: usize, guard: u8) -> Result<(), String> {
+        let watched = &self.backends[place];
+        if watched.state() != State::Up {
+            return Ok(());
+        }
+        let name = format!("{}/{}", self.state.name, watched.backend.name);
+        let force = "if you mean it, add --force";
+        let others =
+            self.backends.iter().enumerate().filter(|(other, watched)| *other != place && watched.state() == State::Up);
+        if others.clone().count() == 0 {
+            return Err(format!("{name} is the last one that can serve: without it clients are refused; {force}"));
+        }
+        let primaries = self.backends.iter().filter(|watched| watched.role == Role::Primary).count();
+        let left = others.filter(|(_, watched)| watched.role == Role::Primary).count();
+        if watched.role == Role::Primary && left * 100 < usize::from(guard) * primaries {
+            return Err(format!(
+                "without {name} {} would have {left} of its {primaries} backends, and reload.guard wants {guard}% kept; {force}",
+                self.state.name
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn half_time(drain: &Drain) -> Timestamp {
+    let half = drain.until.duration_since(drain.since) / 2;
+    drain.since.saturating_add(half.max(SignedDuration::ZERO)).unwrap_or(drain.until)
+}

@@ -1,0 +1,155 @@
+//! Backends that a reload removed. They go on being watched for a while, so that a healthy server is not forgotten outside.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::tracked::Watched;
+use crate::control::health::{Event as HealthEvent, Health, Settings};
+use crate::control::probe::{Id, Outcome, Target};
+use crate::control::store::SavedOrphan;
+use crate::observe::condition::{Condition, State};
+use crate::observe::counters::Probed;
+use crate::observe::running::Orphaned;
+use crate::observe::timeline::{Event, Kind, Timeline};
+
+/// Orphans watched at once; the one that was removed first gives way.
+const MOST: usize = 64;
+/// How long a removed backend is watched.
+const WATCHED: SignedDuration = SignedDuration::from_hours(7 * 24);
+/// One line in so long says that it is healthy and outside.
+const LINE: Duration = Duration::from_secs(24 * 3600);
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Orphan {
+    /// The prober's name for it.
+    pub(super) id: Id,
+    pub(super) target: Target,
+    pub(super) shown: Orphaned,
+    health: Health,
+    /// When it is next said that it is outside.
+    line: Instant,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct Outside(pub(super) Vec<Orphan>);
+
+impl Outside {
+    /// Watches a removed backend on. One that was never probed cannot be.
+    pub(super) fn adopt(&mut self, service: &Arc<str>, removed: Watched, generation: u64, timeline: &Timeline) {
+        let Some(target) = removed.target else { return };
+        let now = Timestamp::now();
+        let condition = Condition::clone(&removed.backend.condition.load());
+        let state = removed.health.state();
+        let shown = Orphaned {
+            service: Arc::clone(service),
+            backend: Arc::clone(&removed.backend.name),
+            address: removed.backend.address,
+            condition: Condition { state, drain: None, ..condition },
+            removed: now,
+            generation,
+            until: now.saturating_add(WATCHED).unwrap_or(Timestamp::MAX),
+        };
+        let text = format!(
+            "backend {} ({}) was removed by reload {generation}, {}: it is watched until {:.0}; `balancer forget {service}/{}` ends that",
+            shown.backend,
+            shown.address,
+            state.label(),
+            shown.until,
+            shown.backend,
+        );
+        log::info!("{service}: {text}");
+        timeline.record(Event::new(Kind::Orphan, text).of(service).with(&shown.backend));
+        self.push(Orphan { id: removed.id, target, shown, health: removed.health, line: Instant::now() + LINE });
+    }
+
+    /// Watches on what an earlier process has left.
+    pub(super) fn restore(&mut self, id: Id, saved: SavedOrphan) {
+        let SavedOrphan { service, backend, address, target, rise, fall, removed, generation, until } = saved;
+        let settings = Settings { rise, fall, passive: None, interval: target.interval, probed: true };
+        let shown = Orphaned {
+            service: service.into(),
+            backend: backend.into(),
+            address,
+            condition: Condition::new(State::Starting, "not probed yet"),
+            removed,
+            generation,
+            until,
+        };
+        self.push(Orphan { id, target, shown, health: Health::new(settings), line: Instant::now() + LINE });
+    }
+
+    fn push(&mut self, orphan: Orphan) {
+        if self.0.len() >= MOST {
+            self.0.remove(0);
+        }
+        self.0.push(orphan);
+    }
+
+    /// A probe has ended. Answers whether that was of an orphan and has changed something.
+    pub(super) fn probed(&mut self, outcome: &Outcome, now: Instant, timeline: &Timeline) -> bool {
+        let Some(orphan) = self.0.iter_mut().find(|orphan| orphan.id == outcome.id) else { return false };
+        let condition = &mut orphan.shown.condition;
+        if outcome.result == Probed::Passed {
+            condition.probe = Some(outcome.took);
+        }
+        let Some(change) = orphan.health.on(HealthEvent::Probe(outcome.result, &outcome.detail), now) else {
+            return false;
+        };
+        let (from, to) = (change.from.label(), change.to.label());
+        let probe = condition.probe;
+        *condition = Condition { state: change.to, since: Timestamp::now(), reason: change.reason, probe, drain: None };
+        let text = format!("{}: {from} -> {to}: {}", orphan.shown, orphan.shown.condition.reason);
+        log::info!("{text}");
+        timeline.record(Event::new(Kind::Orphan, text).of(&orphan.shown.service).with(&orphan.shown.backend));
+        true
+    }
+
+    /// When [`Outside::keep_time`] has something to do.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let until = |orphan: &Orphan| super::instant(orphan.shown.until);
+        self.0.iter().map(|orphan| orphan.line.min(until(orphan))).min()
+    }
+
+    /// Says of the healthy ones that they are outside, and lets those go whose time is over. Answers whether any went.
+    pub(super) fn keep_time(&mut self, now: Instant) -> bool {
+        for orphan in self.0.iter_mut().filter(|orphan| orphan.line <= now) {
+            orphan.line = now + LINE;
+            if orphan.shown.condition.state == State::Up {
+                log::warn!(
+                    "{}: healthy, and out of the pool: put it back into the file, or run `balancer forget {}/{}`",
+                    orphan.shown,
+                    orphan.shown.service,
+                    orphan.shown.backend
+                );
+            }
+        }
+        let before = self.0.len();
+        let today = Timestamp::now();
+        self.0.retain(|orphan| orphan.shown.until > today);
+        self.0.len() < before
+    }
+
+    /// As a later process can go on with them.
+    pub(super) fn saved(&self) -> Vec<SavedOrphan> {
+        let saved = |orphan: &Orphan| {
+            let Orphaned { service, backend, address, removed, generation, until, .. } = &orphan.shown;
+            let Settings { rise, fall, .. } = orphan.health.settings();
+            SavedOrphan {
+                service: service.to_string(),
+                backend: backend.to_string(),
+                address: *address,
+                target: orphan.target.clone(),
+                rise,
+                fall,
+                removed: *removed,
+                generation: *generation,
+                until: *until,
+            }
+        };
+        self.0.iter().map(saved).collect()
+    }
+}

@@ -1,0 +1,145 @@
+//! Taking backends out for a limited time and bringing them back, and what the process must not forget of that.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::oneshot;
+
+use super::store::{self, Done, Store};
+use super::{Control, Parts, State, now};
+use crate::link::{Command, Draining, Outcome};
+use crate::observe::condition::Drain;
+use crate::observe::timeline::{self, Event, Kind};
+
+/// Nobody is held out for longer: whoever wants that takes the backend out of the file.
+const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
+/// A shorter time would be over before anybody notices.
+const SHORTEST: Duration = Duration::from_secs(1);
+
+/// Who wants to know what came of it.
+type Answer = oneshot::Sender<Outcome>;
+
+/// The state directory in this process's hands. Dropping it leaves it to the next one.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    store: Option<Store>,
+    _timeline: Option<timeline::Writer>,
+}
+
+impl Control {
+    /// Opens the state directory and goes on with what is kept there. `successor`: another process has it, and will leave it.
+    pub(super) fn remember(&mut self, successor: bool) {
+        let Parts { config, timeline, fleet, .. } = &mut self.parts;
+        let Some(directory) = &config.state else { return };
+        fleet.go_on(store::load(directory));
+        let kept = Store::open(directory, successor)
+            .and_then(|store| Ok((store, timeline.keep_in(directory, successor).map_err(|error| error.to_string())?)));
+        match kept {
+            Ok((store, timeline)) => self.kept = Kept { store: Some(store), _timeline: Some(timeline) },
+            Err(why) => log::warn!(
+                "state: {why}: drains and the timeline are kept in memory, a restart forgets them; make the directory writable, or name another one"
+            ),
+        }
+        self.settle(None);
+    }
+
+    /// Leaves the state directory to another process.
+    pub(super) fn leave_state(&mut self) {
+        self.kept = Kept::default();
+    }
+
+    pub(super) fn drain(&mut self, draining: Draining, by: String, answer: Answer) {
+        let Draining { service, backend, length, reason, purpose, force, close, abort } = draining;
+        let outcome = self.may_decide().and_then(|()| {
+            if !(SHORTEST..=LONGEST).contains(&length) {
+                return Err("a backend is held out for 1s to 720h (30 days)".to_owned());
+            }
+            let since = Timestamp::now();
+            let after = |length: Duration| {
+                SignedDuration::try_from(length)
+                    .ok()
+                    .and_then(|length| since.saturating_add(length).ok())
+                    .unwrap_or(Timestamp::MAX)
+            };
+            let (until, close) = (after(length), close.map(|(at, spread)| (after(at), spread)));
+            let abort = abort.map(|most| (most.max(1), 0));
+            let drain = Drain { purpose, by, reason, since, until, reminded: false, close, abort };
+            self.parts.fleet.drain(&service, &backend, drain, self.parts.config.reload.guard, force)
+        });
+        self.decided(outcome, answer);
+    }
+
+    pub(super) fn restore(&mut self, service: &str, backend: &str, by: &str, answer: Answer) {
+        let outcome = self.may_decide().and_then(|()| self.parts.fleet.restore(service, backend, by));
+        self.decided(outcome, answer);
+    }
+
+    pub(super) fn forget(&mut self, service: &str, backend: &str, by: &str, answer: Answer) {
+        let outcome = self.may_decide().and_then(|()| self.parts.fleet.forget(service, backend, by));
+        self.decided(outcome, answer);
+    }
+
+    fn may_decide(&self) -> Result<(), String> {
+        match self.state {
+            _ if self.upgrading.is_some() => Err("an upgrade is under way: try again".to_owned()),
+            State::Serving => Ok(()),
+            _ => Err("this process takes no clients any more".to_owned()),
+        }
+    }
+
+    fn decided(&mut self, outcome: Outcome, answer: Answer) {
+        match outcome {
+            Ok(said) => {
+                self.spread(true);
+                let kept = self.kept.store.is_some();
+                let done = move |written: Result<(), String>| {
+                    let said = match written {
+                        Ok(()) => said,
+                        Err(why) => format!("{said}; a restart would forget it: {why}"),
+                    };
+                    let _ = answer.send(Ok(said));
+                };
+                if kept {
+                    self.settle(Some(Box::new(done)));
+                } else {
+                    self.settle(None);
+                    done(Err("there is no state directory that could be written to".to_owned()));
+                }
+            }
+            Err(why) => _ = answer.send(Err(why)),
+        }
+    }
+
+    /// After anything that may have changed who is held out or watched: has the prober ask them, and the disk keep it.
+    /// `done` is told when it is on disk.
+    pub(super) fn settle(&mut self, done: Option<Done>) {
+        let Parts { fleet, running, .. } = &mut self.parts;
+        if fleet.is_to_watch() {
+            fleet.watch(&mut self.prober);
+        }
+        if let Some(outside) = fleet.outside() {
+            running.orphans.store(Arc::new(outside));
+        }
+        match (fleet.unsaved(), &self.kept.store) {
+            (Some(saved), Some(store)) => store.save(&saved, done),
+            (_, _) => done.into_iter().for_each(|done| done(Ok(()))),
+        }
+    }
+
+    /// Does what the clock asks for.
+    pub(super) fn keep_time(&mut self) {
+        let published = self.parts.fleet.keep_time(now());
+        for (service, backend, spread) in self.parts.fleet.close_due() {
+            self.tell_all(|| Command::Close { service: Arc::clone(&service), backend: Arc::clone(&backend), spread });
+        }
+        self.settle(None);
+        self.spread(published);
+    }
+
+    /// Notes an event of the whole process.
+    pub(super) fn record(&self, kind: Kind, by: Option<&str>, text: impl Into<String>) {
+        let event = Event::new(kind, text);
+        self.parts.timeline.record(Event { by: by.map(Into::into), ..event });
+    }
+}

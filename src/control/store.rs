@@ -1,0 +1,181 @@
+//! What the control plane must not forget when the process ends: drains and orphans, in one file of the state directory.
+//! A thread of its own writes it, so that a slow disk delays nobody; a crash leaves the old file or the new one.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::probe::Target;
+use crate::observe::condition::Drain;
+
+/// The file's name in the state directory.
+const NAME: &str = "leases.json";
+/// How often it is tried whether another process has left the directory.
+const RETRY: Duration = Duration::from_millis(20);
+/// Writes that may wait.
+const WAITING: usize = 64;
+
+/// All that is kept.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Saved {
+    /// Backends held out.
+    #[serde(default)]
+    pub(super) drains: Vec<SavedDrain>,
+    /// Backends that a reload removed, and that are watched on.
+    #[serde(default)]
+    pub(super) orphans: Vec<SavedOrphan>,
+}
+
+/// A backend held out.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct SavedDrain {
+    pub(super) service: String,
+    pub(super) backend: String,
+    pub(super) address: SocketAddr,
+    #[serde(flatten)]
+    pub(super) drain: Drain,
+}
+
+/// A backend that a reload removed.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct SavedOrphan {
+    pub(super) service: String,
+    pub(super) backend: String,
+    pub(super) address: SocketAddr,
+    /// Whom to ask about its health, and what.
+    pub(super) target: Target,
+    pub(super) rise: u32,
+    pub(super) fall: u32,
+    pub(super) removed: Timestamp,
+    pub(super) generation: u64,
+    pub(super) until: Timestamp,
+}
+
+/// Who wants to know whether it was written.
+pub(super) type Done = Box<dyn FnOnce(Result<(), String>) + Send>;
+
+type Job = (Vec<u8>, Option<Done>);
+
+/// Writes until it is dropped; then all is on disk.
+#[derive(Debug)]
+pub(super) struct Store {
+    jobs: Option<SyncSender<Job>>,
+    thread: Option<JoinHandle<()>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Store {
+    /// Opens a state directory, made if it is missing. `wait`: another process has it, and will leave it.
+    ///
+    /// # Errors
+    /// It cannot be had: why.
+    pub(super) fn open(directory: &Path, wait: bool) -> Result<Self, String> {
+        let failed = |error: io::Error| format!("{}: {error}", directory.display());
+        std::fs::create_dir_all(directory).map_err(failed)?;
+        let lock = File::open(directory).map_err(failed)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) if wait => {}
+            Err(std::fs::TryLockError::WouldBlock) => {
+                return Err(format!("{} is in use by another balancer", directory.display()));
+            }
+            Err(std::fs::TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        // Whether it may be written to shows now, not when the first lease is due.
+        let probe = directory.join(format!("{NAME}.{}", std::process::id()));
+        File::create(&probe).and_then(|_| std::fs::remove_file(&probe)).map_err(failed)?;
+        let (jobs, received) = sync_channel(WAITING);
+        let stop = Arc::new(AtomicBool::new(false));
+        let body = {
+            let (directory, stop) = (directory.to_owned(), Arc::clone(&stop));
+            move || work(&lock, &directory, &received, &stop)
+        };
+        let thread = std::thread::Builder::new().name("leases".to_owned()).spawn(body).map_err(failed)?;
+        Ok(Self { jobs: Some(jobs), thread: Some(thread), stop })
+    }
+
+    /// Has it written. `done` is told, also if that fails; never waits.
+    pub(super) fn save(&self, saved: &Saved, done: Option<Done>) {
+        let job = match serde_json::to_vec_pretty(saved) {
+            Ok(text) => (text, done),
+            Err(error) => return tell(done, Err(error.to_string())),
+        };
+        let Some(jobs) = &self.jobs else { return };
+        if let Err(error) = jobs.try_send(job) {
+            use std::sync::mpsc::TrySendError::{Disconnected, Full};
+            let (Full((_, done)) | Disconnected((_, done))) = error;
+            tell(done, Err("the disk does not answer".to_owned()));
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        drop(self.jobs.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn tell(done: Option<Done>, outcome: Result<(), String>) {
+    if let Some(done) = done {
+        done(outcome);
+    }
+}
+
+/// What an earlier process has left in a state directory. A file that cannot be understood is kept aside and said.
+pub(super) fn load(directory: &Path) -> Saved {
+    let path = directory.join(NAME);
+    let text = match std::fs::read(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Saved::default(),
+        Err(error) => {
+            log::warn!("cannot read {}: {error}: no drain of before is known", path.display());
+            return Saved::default();
+        }
+    };
+    serde_json::from_slice(&text).unwrap_or_else(|error| {
+        let aside = path.with_extension("unreadable");
+        let kept = std::fs::rename(&path, &aside)
+            .map_or_else(|_| String::new(), |()| format!(", kept as {}", aside.display()));
+        log::warn!("{}: {error}: no drain of before is known{kept}", path.display());
+        Saved::default()
+    })
+}
+
+fn work(lock: &File, directory: &Path, jobs: &Receiver<Job>, stop: &AtomicBool) {
+    while lock.try_lock().is_err() {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        std::thread::sleep(RETRY);
+    }
+    for (text, done) in jobs {
+        let outcome = replace(&directory.join(NAME), &text);
+        if let Err(error) = &outcome {
+            log::warn!("cannot write {}: {error}: a restart would forget drains and orphans", directory.display());
+        }
+        tell(done, outcome.map_err(|error| error.to_string()));
+    }
+}
+
+/// Puts a new file in the place of an old one, so that a crash leaves one of the two.
+fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    let new: PathBuf = path.with_extension("new");
+    let mut file = File::create(&new)?;
+    file.write_all(text)?;
+    file.sync_all()?;
+    std::fs::rename(&new, path)?;
+    path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+}

@@ -1,0 +1,411 @@
+//! Taking backends out for a limited time: nobody is refused, nobody is forgotten outside, and what was decided outlives the process.
+
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::harness::{
+    Backend, Balancer, Load, Machine, PATIENCE, Port, Setup, admitted, connect, exchange, free_port, is_reset, post,
+    seed, served_by, wait_until,
+};
+
+const PROBED: &str = "health: { interval: 100ms, timeout: 80ms, slow_start: 0s }";
+
+fn two(a: &Backend, b: &Backend) -> Setup {
+    Setup::new().http().backend("web-01", a.address).backend("web-02", b.address).setting(PROBED)
+}
+
+#[track_caller]
+fn done(balancer: &Balancer, arguments: &[&str]) -> String {
+    let (code, out, err) = balancer.command(arguments);
+    assert_eq!(code, Some(0), "{arguments:?}: {err}");
+    out
+}
+
+#[track_caller]
+fn refused(balancer: &Balancer, arguments: &[&str]) -> String {
+    let (code, _, err) = balancer.command(arguments);
+    assert_eq!(code, Some(1), "{arguments:?}: {err}");
+    err
+}
+
+fn up(balancer: &Balancer) {
+    for backend in ["web-01", "web-02"] {
+        balancer.await_state(&format!("/services/web/backends/{backend}/state"), "up");
+    }
+}
+
+fn state(balancer: &Balancer, backend: &str) -> String {
+    balancer.status().text(&format!("/services/web/backends/{backend}/state"))
+}
+
+/// The timeline's events as `kind text`.
+fn story(balancer: &Balancer) -> Vec<String> {
+    let json: Value = serde_json::from_str(&done(balancer, &["timeline", "--json"])).expect("JSON");
+    let text = |event: &Value, key: &str| event[key].as_str().unwrap_or_default().to_owned();
+    let events = json["events"].as_array().expect("events");
+    events.iter().map(|event| format!("{} {}", text(event, "kind"), text(event, "text"))).collect()
+}
+
+#[track_caller]
+fn in_order(story: &[String], due: &[(&str, &str)]) {
+    let mut rest = story.iter();
+    for (kind, text) in due {
+        let found = rest.any(|line| line.starts_with(&format!("{kind} ")) && line.contains(text));
+        assert!(found, "no {kind} with {text:?} in its place: {story:#?}");
+    }
+}
+
+#[test]
+fn a_server_taken_out_for_a_test_and_forgotten_comes_back_by_itself() {
+    let machine = Machine::shared();
+    let (a, b) = (Backend::echo(), Backend::echo());
+    let balancer = machine.start(two(&a, &b));
+    up(&balancer);
+    let load = Load::start(balancer.address(), 4, 20);
+    load.go_on(100);
+    let open = (connect(balancer.address()), connect(balancer.address()));
+    [&open.0, &open.1].into_iter().for_each(exchange);
+
+    let said = done(&balancer, &["drain", "web/web-02", "--for", "2s", "--reason", "kernel upgrade"]);
+    assert!(said.contains("web/web-02 is held out until") && said.contains("left to serve: 1 of 2 backends"), "{said}");
+    let drain = balancer.status();
+    assert_eq!(drain.text("/services/web/backends/web-02/state"), "drained");
+    assert_eq!(drain.text("/services/web/backends/web-02/drain/by"), "root");
+    assert_eq!(drain.text("/services/web/backends/web-02/drain/reason"), "kernel upgrade");
+    assert_eq!(drain.text("/services/web/backends/web-02/drain/kind"), "drain");
+    assert_eq!(drain.text("/services/web/state"), "degraded");
+    assert_eq!(drain.number("/services/web/redundancy/missing"), 1);
+    assert_eq!(balancer.metric("balancer_backend_drained"), 1.0);
+    assert_eq!(balancer.metric("balancer_redundancy_missing"), 1.0);
+    // Those that were being connected when it was taken out are through now.
+    load.go_on(20);
+    let before = b.total();
+    load.go_on(200);
+    assert_eq!(b.total(), before, "a client came to the server that is out");
+    [&open.0, &open.1].into_iter().for_each(exchange);
+
+    // Nobody puts it back.
+    balancer.await_state("/services/web/backends/web-02/state", "up");
+    load.go_on(200);
+    assert!(b.total() > before + 50, "it serves its share again");
+    load.stop();
+    assert_eq!(balancer.status().sum("/services/web/refused_by"), 0);
+    assert!(balancer.metric("balancer_redundancy_missing_seconds_total") > 1.5);
+    in_order(
+        &story(&balancer),
+        &[
+            ("start", "serves as process"),
+            ("drain", "backend web-02"),
+            ("reminder", "web-02 is still held out by root"),
+            ("lease_ended", "drained -> starting: the maintenance by root is over"),
+            ("state", "starting -> up: first probe passed; left to serve: 2 of 2"),
+        ],
+    );
+    assert_eq!(balancer.logged("web-02 is still held out by root"), 1);
+    drop(open);
+    balancer.stop();
+}
+
+#[test]
+fn who_cannot_be_spared_is_not_taken_out_unless_somebody_insists() {
+    let machine = Machine::shared();
+    let (a, b, c) = (Backend::echo(), Backend::echo(), Backend::echo());
+    let setup = two(&a, &b).backend("web-03", c.address).process("reload: { guard: 60% }");
+    let balancer = machine.start(setup.service("solo").backend("only", a.address).setting(PROBED));
+    up(&balancer);
+    balancer.await_state("/services/solo/backends/only/state", "up");
+    for (wrong, why) in [
+        ("web/web-4", "web has no backend web-4; it has web-01, web-02, web-03"),
+        ("wev/web-01", "there is no service wev; there is web, solo"),
+        ("web-01", "SERVICE/BACKEND is due"),
+    ] {
+        let err = refused(&balancer, &["drain", wrong]);
+        assert!(err.contains(why), "{err}");
+    }
+    assert!(refused(&balancer, &["drain", "web/web-01", "--for", "10"]).contains("its unit is missing"));
+    assert!(refused(&balancer, &["drain", "web/web-01", "--for", "721h"]).contains("30 days"));
+    assert!(refused(&balancer, &["restore", "web/web-01"]).contains("is not held out: it is up"));
+
+    done(&balancer, &["drain", "web/web-01"]);
+    let err = refused(&balancer, &["drain", "web/web-02"]);
+    assert!(err.contains("would have 1 of its 3 backends") && err.contains("--force"), "{err}");
+    done(&balancer, &["drain", "web/web-02", "--force"]);
+    let err = refused(&balancer, &["drain", "web/web-03"]);
+    assert!(err.contains("the last one that can serve") && err.contains("--force"), "{err}");
+    assert_eq!((state(&balancer, "web-02"), state(&balancer, "web-03")), ("drained".into(), "up".into()));
+    assert!(refused(&balancer, &["drain", "solo/only"]).contains("the last one"));
+    done(&balancer, &["drain", "solo/only", "--force", "--reason", "it must go"]);
+    assert_eq!(balancer.status().text("/services/solo/state"), "down");
+    let said = done(&balancer, &["restore", "solo/only"]);
+    assert!(said.contains("it serves as soon as it passes a probe"), "{said}");
+    balancer.await_state("/services/solo/backends/only/state", "up");
+    // Again: a new time for the one that is out.
+    let said = done(&balancer, &["drain", "web/web-02", "--for", "2h", "--reason", "it takes longer"]);
+    assert!(said.contains("still held out"), "{said}");
+    assert_eq!(balancer.status().text("/services/web/backends/web-02/drain/reason"), "it takes longer");
+    balancer.stop();
+}
+
+#[test]
+fn a_drain_outlives_reload_kill_and_upgrade() {
+    let machine = Machine::shared();
+    let (a, b) = (Backend::named("a"), Backend::named("b"));
+    let port = free_port();
+    let mut balancer = machine.start(two(&a, &b).listen(format!("127.0.0.1:{port}")).copied());
+    up(&balancer);
+    done(&balancer, &["drain", "web/web-02", "--for", "1h", "--reason", "disk"]);
+    let until = balancer.status().text("/services/web/backends/web-02/drain/until");
+    let holds = |balancer: &Balancer| {
+        balancer.await_state("/services/web/backends/web-01/state", "up");
+        assert_eq!(balancer.status().text("/services/web/backends/web-02/drain/until"), until);
+        assert_eq!(balancer.status().text("/services/web/backends/web-02/drain/by"), "root");
+        for _ in 0..6 {
+            assert_eq!(served_by(balancer.address()), "a");
+        }
+    };
+    balancer.edit("interval: 100ms", "interval: 120ms");
+    balancer.reload();
+    holds(&balancer);
+    balancer.die_and_start_again();
+    holds(&balancer);
+    balancer.upgrade();
+    holds(&balancer);
+    // The successor keeps it, too, and not the one before.
+    done(&balancer, &["restore", "web/web-02"]);
+    balancer.await_state("/services/web/backends/web-02/state", "up");
+    in_order(
+        &story(&balancer),
+        &[
+            ("start", ""),
+            ("drain", "disk"),
+            ("reload", "generation 2"),
+            ("start", ""),
+            ("upgrade", "takes over"),
+            ("restore", ""),
+        ],
+    );
+    balancer.stop();
+}
+
+#[test]
+fn a_server_that_fails_when_its_time_is_over_is_down_and_nobodys_maintenance() {
+    let machine = Machine::shared();
+    let (a, b) = (Backend::echo(), Port::refusing());
+    let listener = b.listen();
+    let setup = Setup::new().backend("web-01", a.address).backend("web-02", b.address).setting(PROBED);
+    let balancer = machine.start(setup);
+    up(&balancer);
+    done(&balancer, &["drain", "web/web-02", "--for", "1s"]);
+    drop(listener);
+    balancer.await_state("/services/web/backends/web-02/state", "down");
+    balancer
+        .await_logged("starting -> down: first probe failed: connect refused, after its maintenance, which is over");
+    let status = balancer.status();
+    assert!(status.text("/services/web/backends/web-02/reason").contains("after its maintenance"));
+    balancer.stop();
+}
+
+#[test]
+fn sessions_of_a_drained_backend_are_closed_little_by_little_where_that_is_asked_for() {
+    let machine = Machine::shared();
+    let (a, b) = (Backend::echo(), Backend::echo());
+    let balancer = machine.start(two(&a, &b));
+    up(&balancer);
+    let clients: Vec<TcpStream> = (0..40).map(|_| balancer.connect()).collect();
+    clients.iter().for_each(exchange);
+    let start = Instant::now();
+    done(&balancer, &["drain", "web/web-02", "--for", "1h", "--close-after", "500ms", "--spread", "1s"]);
+    let connections = || balancer.of_backend("web-02", "connections");
+    assert_eq!(connections(), 20, "they finish by themselves at first");
+    let mut seen = Vec::new();
+    wait_until("all are closed", PATIENCE, || {
+        seen.push(connections());
+        seen.last() == Some(&0)
+    });
+    assert!(start.elapsed() >= Duration::from_millis(1300), "not all at once: {:?}", start.elapsed());
+    seen.dedup();
+    assert!(seen.len() >= 5, "they are closed one by one: {seen:?}");
+    assert_eq!(balancer.of_backend("web-01", "connections"), 20, "the others have nothing to do with it");
+    balancer.await_closed("drain", 20);
+    let ended = clients.iter().filter(|client| {
+        client.set_nonblocking(true).expect("a socket");
+        matches!(std::io::Read::read(&mut &**client, &mut [0; 8]), Err(error) if is_reset(&error))
+    });
+    assert_eq!(ended.count(), 20, "a cut does not look like an end");
+    drop(clients);
+    balancer.stop();
+}
+
+#[test]
+fn a_removed_server_is_watched_until_somebody_says_otherwise() {
+    let machine = Machine::shared();
+    let (a, b) = (Backend::echo(), Port::refusing());
+    let listener = b.listen();
+    let setup = Setup::new().http().backend("web-01", a.address).backend("web-02", b.address).setting(PROBED);
+    let mut balancer = machine.start(setup);
+    up(&balancer);
+    let line = format!("      web-02: \"{}\"\n", b.address);
+    balancer.edit(&line, "");
+    balancer.reload();
+    let orphan = |key: &str| balancer.status().text(&format!("/orphans/0/{key}"));
+    assert_eq!((orphan("service"), orphan("backend")), ("web".into(), "web-02".into()));
+    assert_eq!((orphan("state"), balancer.number("/orphans/0/generation")), ("up".into(), 2));
+    assert_eq!(balancer.metric("balancer_orphan_up"), 1.0);
+    let page = done(&balancer, &["status"]);
+    assert!(page.contains(&format!("outside: web/web-02 ({}), up", b.address)), "{page}");
+    assert!(page.contains("by reload 2, watched on; `balancer forget` ends that"), "{page}");
+    balancer.await_logged("web-02");
+    // It is really watched.
+    drop(listener);
+    balancer.await_state("/orphans/0/state", "down");
+    assert_eq!(balancer.metric("balancer_orphan_up"), 0.0);
+    let listener = b.listen();
+    balancer.await_state("/orphans/0/state", "up");
+    // A restart does not forget it.
+    balancer.die_and_start_again();
+    balancer.await_state("/orphans/0/state", "up");
+    // Put back, it is no orphan any more.
+    let with = format!("      web-01: \"{}\"\n{line}", a.address);
+    balancer.edit(&format!("      web-01: \"{}\"\n", a.address), &with);
+    balancer.reload();
+    assert!(balancer.get("/v1/status").contains("\"orphans\": []"));
+    balancer.edit(&line, "");
+    balancer.reload();
+    assert!(refused(&balancer, &["forget", "web/web-03"]).contains("there is web/web-02"));
+    done(&balancer, &["forget", "web/web-02"]);
+    assert!(balancer.get("/v1/status").contains("\"orphans\": []"));
+    in_order(
+        &story(&balancer),
+        &[("orphan", "was removed by reload 2, up"), ("orphan", "up -> down"), ("start", ""), ("forget", "web-02")],
+    );
+    drop(listener);
+    balancer.stop();
+}
+
+#[test]
+fn the_timeline_is_there_when_the_process_is_not() {
+    let machine = Machine::shared();
+    let (a, b) = (Backend::echo(), Port::refusing());
+    let setup = Setup::new().backend("web-01", a.address).backend("web-02", b.address).setting(PROBED);
+    let state = setup.directory().join("state");
+    let balancer = machine.start(setup);
+    balancer.await_state("/services/web/backends/web-02/state", "down");
+    let program = env!("CARGO_BIN_EXE_balancer");
+    let file = balancer.file();
+    let keep = tempfile::tempdir().expect("a directory");
+    let on_disk = || balancer.command(&["timeline", "--state", state.to_str().expect("a path")]).1;
+    wait_until("it is on disk", PATIENCE, || on_disk().contains("web-02"));
+    balancer.process().signal(Signal::KILL);
+    wait_until("it is dead", PATIENCE, || !balancer.process().is_alive());
+    let read = |arguments: &[&str]| {
+        let output = std::process::Command::new(program).arg("timeline").args(arguments).output().expect("it runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let socket = keep.path().join("nobody.sock");
+    let socket = socket.to_str().expect("a path");
+    let text = read(&["--config", file.to_str().expect("a path"), "--socket", socket]);
+    assert!(text.contains("backend web-02") && text.contains("starting -> down"), "{text}");
+    let page = read(&["--markdown", "--state", state.to_str().expect("a path")]);
+    assert!(page.contains("| web | ") && page.contains("## Who changed what"), "{page}");
+    assert!(read(&["--since", "0s", "--state", state.to_str().expect("a path")]).contains("nothing has happened"));
+}
+
+#[test]
+fn killed_at_any_moment_it_leaves_a_state_that_can_be_read() {
+    let machine = Machine::alone();
+    let (a, b) = (Backend::echo(), Backend::echo());
+    let setup = two(&a, &b);
+    let state = setup.directory().join("state");
+    let mut balancer = machine.start(setup);
+    let mut random = fastrand::Rng::with_seed(seed());
+    let mut last = 0;
+    for _ in 0..100 {
+        let socket = balancer.file().with_file_name("admin.sock");
+        let writer = std::thread::spawn(move || {
+            for number in last + 1.. {
+                let body = format!(
+                    r#"{{ "backend": "web/web-02", "for": "1h", "reason": "number {number}", "force": true }}"#
+                );
+                if !post(&socket, "/v1/drain", &body).is_ok_and(|answer| answer.contains("message")) {
+                    return number - 1;
+                }
+            }
+            0
+        });
+        std::thread::sleep(Duration::from_micros(random.u64(0..30_000)));
+        balancer.die_and_start_again();
+        last = writer.join().expect("the writer");
+        if last == 0 {
+            continue;
+        }
+        // What was answered was on disk before; what was under way may be, too.
+        let reason = balancer.status().text("/services/web/backends/web-02/drain/reason");
+        let found: u64 = reason.strip_prefix("number ").and_then(|number| number.parse().ok()).expect("a number");
+        assert!((last..=last + 1).contains(&found), "{found} is known, {last} was answered");
+        let (code, out, err) = balancer.command(&["timeline", "--state", state.to_str().expect("a path")]);
+        assert_eq!(code, Some(0), "{err}");
+        assert!(
+            last < 2 || out.contains(&format!(": number {};", last - 1)),
+            "more than the last event is missing: {out}"
+        );
+        last = found;
+    }
+    assert!(last > 100, "{last} drains in all");
+    balancer.stop();
+}
+
+#[test]
+fn without_a_state_directory_it_says_so_once_and_works() {
+    let machine = Machine::shared();
+    let (a, b) = (Backend::echo(), Backend::echo());
+    let setup = two(&a, &b);
+    let directory = setup.directory().join("closed");
+    std::fs::create_dir(&directory).expect("a directory");
+    std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o500)).expect("its mode");
+    std::fs::set_permissions(setup.directory(), std::fs::Permissions::from_mode(0o777)).expect("its mode");
+    let setup = setup.process(&format!("state: {}", directory.display())).run_as(65534);
+    let balancer = machine.start(setup);
+    up(&balancer);
+    balancer.await_logged("drains and the timeline are kept in memory");
+    let said = done(&balancer, &["drain", "web/web-02", "--for", "1s"]);
+    assert!(said.contains("a restart would forget it"), "{said}");
+    balancer.await_state("/services/web/backends/web-02/state", "up");
+    in_order(&story(&balancer), &[("start", ""), ("drain", ""), ("lease_ended", "")]);
+    assert_eq!(balancer.logged("are kept in memory"), 1);
+    balancer.stop();
+}
+
+#[test]
+fn what_clients_suffer_is_in_the_timeline_with_their_number() {
+    let machine = Machine::shared();
+    let (a, b) = (Backend::echo(), Backend::echo());
+    let setup = Setup::new().backend_with("web-01", a.address, "max_connections: 1");
+    let setup = setup.setting(&format!("backups: {{ web-09: {{ address: \"{}\", max_connections: 1 }} }}", b.address));
+    let balancer = machine.start(setup);
+    let held = (balancer.connect(), balancer.connect());
+    [&held.0, &held.1].into_iter().for_each(exchange);
+    for _ in 0..5 {
+        assert!(admitted(balancer.address()).is_none(), "there is no place");
+    }
+    balancer.await_refused("backend_limit", 5);
+    let told = || story(&balancer).iter().filter(|line| line.starts_with("limit ")).count();
+    wait_until("it is told", PATIENCE, || told() == 1);
+    in_order(
+        &story(&balancer),
+        &[("backup", "web-09 serves what the backends cannot carry"), ("limit", "backend_limit")],
+    );
+    assert_eq!(told(), 1, "once a minute at most");
+    drop(held);
+    let file = balancer.file().with_file_name("state");
+    balancer.process().signal(Signal::TERM);
+    wait_until("it has stopped", PATIENCE, || !balancer.process().is_alive());
+    let events = balancer.command(&["timeline", "--json", "--state", file.to_str().expect("a path")]).1;
+    let json: Value = serde_json::from_str(&events).expect("JSON");
+    let counts = json["events"].as_array().expect("events").iter().filter_map(|event| event["count"].as_u64());
+    assert_eq!(counts.sum::<u64>(), 5, "{events}");
+}

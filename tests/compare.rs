@@ -1,0 +1,127 @@
+//! The comparison with other balancers, run as a user runs it.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+/// What it said, once it has cleaned up after itself.
+#[track_caller]
+fn compare(arguments: &[&str]) -> Output {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/compare.sh");
+    let mut command = Command::new(script);
+    // scripts/test.sh has installed what is needed.
+    command.args(arguments).args(["--no-install", "--binary", env!("CARGO_BIN_EXE_balancer")]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("running scripts/compare.sh");
+    let own = format!("balcmp{}-", child.id());
+    let output = child.wait_with_output().unwrap();
+    let left = std::fs::read_dir("/run/netns").into_iter().flatten();
+    let left: Vec<_> = left.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    assert!(!left.iter().any(|name| name.starts_with(&own)), "a namespace is left behind: {left:?}");
+    output
+}
+
+/// The field of the load's summary that is reached by this path.
+#[track_caller]
+fn summary<'a>(document: &'a Value, load: &str, path: &str) -> &'a Value {
+    let entries = document["summary"].as_array().expect("a summary");
+    let entry =
+        entries.iter().find(|entry| entry["load"] == load).unwrap_or_else(|| panic!("no {load} in {entries:?}"));
+    entry.pointer(path).unwrap_or_else(|| panic!("no {path} in {entry}"))
+}
+
+#[test]
+fn a_comparison_has_costs_of_each_peer_the_floor_and_the_scaling_as_table_json_page_and_pictures() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    // The same program again, as any other that a command line starts.
+    let twin = [
+        "twin=printf 'admin: { socket: \"{dir}/s\" }\\nservices: { load: { listen: \"{listen}\", ",
+        "backends: { server: \"{target}\" } } }\\n' >{dir}/twin.yaml; exec ",
+        env!("CARGO_BIN_EXE_balancer"),
+        " run --config {dir}/twin.yaml",
+    ]
+    .concat();
+    let (json, html, pictures) = (file("result.json"), file("report.html"), file("pictures"));
+    let output = compare(&[
+        "--loads",
+        "requests,reload",
+        "--rounds",
+        "1",
+        "--seconds",
+        "1",
+        "--peers",
+        "balancer,nat",
+        "--peer",
+        &twin,
+        "--json",
+        &json,
+        "--html",
+        &html,
+        "--svg",
+        &pictures,
+    ]);
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{out}{err}");
+
+    let document: Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+    for path in ["/balancer/cost", "/twin/cost", "/balancer/machine", "/twin/machine", "/nat/machine", "/nat/rate"] {
+        assert!(summary(&document, "requests", path).as_f64() > Some(0.0), "{path}: {document}");
+    }
+    assert_eq!(*summary(&document, "requests", "/nat/cost"), Value::Null, "address translation has no process");
+    let to_itself = summary(&document, "requests", "/ratio to twin").as_f64().unwrap();
+    assert!((0.3..3.0).contains(&to_itself), "{to_itself}: {out}");
+    let above_the_floor = summary(&document, "requests", "/machine_ratio").as_f64().unwrap();
+    assert!((0.3..10.0).contains(&above_the_floor), "{above_the_floor}: {out}");
+    let curve = &document["scaling"][0];
+    assert!(curve["series"] == "reload" && curve["points"].as_array().unwrap().len() == 2, "{curve}");
+    assert!(curve["points"][1]["value"].as_f64() > Some(0.0), "{curve}");
+
+    for heading in ["ratio to twin", "whole machine against kernel address translation", "how balancer scales"] {
+        assert!(out.contains(heading), "no {heading:?} in {out}");
+    }
+    let page = std::fs::read_to_string(html).unwrap();
+    for part in ["<svg", "ratio to twin", "prefers-color-scheme: dark", "Connections during reloads"] {
+        assert!(page.contains(part), "no {part:?} in {page}");
+    }
+    let elsewhere = page.replace("xmlns=\"http://www.w3.org/2000/svg\"", "");
+    assert!(!elsewhere.contains("http") && !elsewhere.contains("<script"), "the page asks for something else: {page}");
+    let parse = "import sys, xml.dom.minidom as xml\nfor path in sys.argv[1:]: xml.parse(path)";
+    let drawn = ["cost", "machine", "scaling"].map(|name| format!("{pictures}/{name}.svg"));
+    let parsed = Command::new("python3").args(["-c", parse]).args(drawn).output().unwrap();
+    assert!(parsed.status.success(), "{}", String::from_utf8_lossy(&parsed.stderr));
+}
+
+#[test]
+fn a_peer_that_does_not_start_is_told_with_its_own_words_and_leaves_nothing_behind() {
+    let peer = "broken=echo it wants {listen} and {target}; exit 3";
+    let output = compare(&["--loads", "requests", "--rounds", "1", "--peers", "broken", "--peer", peer]);
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{err}");
+    assert!(err.contains("broken does not accept on its port") && err.contains("it wants 10."), "{err}");
+    assert!(err.contains("1 measurements failed"), "{err}");
+}
+
+#[test]
+fn wrong_usage_is_told_what_is_right_and_ends_with_2() {
+    let cases: [(&[&str], &str); 7] = [
+        (&["--loads", "requests,bulky"], "unknown load 'bulky' (there are: bulk wire requests"),
+        (
+            &["--peers", "balancer,caddy"],
+            "unknown peer 'caddy' (there are: balancer haproxy nginx nat; --peer names others)",
+        ),
+        (&["--peer", "caddy"], "--peer needs NAME=COMMAND, not 'caddy'"),
+        (&["--peer", "nat=sleep {listen} {target}"], "--peer nat: this name is taken"),
+        (&["--peer", "caddy=caddy run"], "--peer caddy: the command needs {listen} and {target}"),
+        (&["--rounds", "0"], "--rounds needs a number above 0, not '0'"),
+        (&["--html"], "--html needs a value"),
+    ];
+    for (arguments, why) in cases {
+        let output = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/compare.sh"))
+            .args(arguments)
+            .output()
+            .unwrap();
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && err.contains(why) && err.contains("--help"), "{arguments:?}: {err}");
+    }
+}
