@@ -163,7 +163,7 @@ fn shells_understand_the_completions() {
         let output = run(BALANCER, &["completions", shell]);
         assert!(output.status.success(), "{}", said(&output));
         let text = said(&output);
-        for command in ["run", "check", "demo", "status", "reload", "upgrade"] {
+        for command in ["run", "check", "demo", "status", "top", "reload", "upgrade"] {
             assert!(text.contains(command), "{shell}: no {command}");
         }
         let file = directory.path().join(shell);

@@ -32,5 +32,6 @@ mod resets;
 mod seeing;
 mod stop;
 mod storms;
+mod top;
 mod upgrade;
 mod vanished;

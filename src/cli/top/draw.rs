@@ -112,7 +112,10 @@ fn title(canvas: &mut Canvas<'_>, line: Rect, screen: &Screen) {
     let bold = Style::new().add_modifier(Modifier::BOLD);
     let left = format!("balancer {version}, up {}", since(started, screen.model.now));
     let end = canvas.left(line, &left, bold);
-    let bytes = |way, rate| format!("{way} {}B/s", byte_rate(rate));
+    let bytes = |way: &str, rate: Option<f64>| match rate {
+        Some(_) => format!("{way} {}B/s", byte_rate(rate)),
+        None => format!("{way} -"),
+    };
     let parts = [
         format!("{sessions}{most} sessions"),
         format!("{} new/s", rate(whole.sessions)),
@@ -229,9 +232,8 @@ fn list(canvas: &mut Canvas<'_>, head: Rect, list: Rect, screen: &mut Screen, no
             canvas.buffer.set_style(line, Style::new().add_modifier(Modifier::REVERSED));
         }
     }
-    let last = (screen.first + usize::from(list.height)).min(rows.len());
     if rows.len() > usize::from(list.height) {
-        let text = format!("{}-{last}/{}", screen.first + 1, rows.len());
+        let text = format!("{}/{}", place + 1, rows.len());
         let name = Rect { x: head.x + 7, width: 11.min(head.width.saturating_sub(7)), ..head };
         canvas.right(name, &text, Style::new());
     }

@@ -26,6 +26,9 @@ const WAITING: usize = 16;
 /// How long a frame that the terminal does not take holds up the end.
 const LAST_FRAME: Duration = Duration::from_secs(1);
 
+/// How long the kernel has to stop this process when it goes to the background.
+const STOPPING: Duration = Duration::from_millis(200);
+
 /// How long an answer may take before the screen says that there is none.
 const SILENCE: Duration = Duration::from_secs(3);
 
@@ -100,11 +103,12 @@ impl Program {
             Message::Input(Event::Key(key)) if key.kind != KeyEventKind::Release => match screen.key(key) {
                 Action::Draw => {}
                 Action::Quit => return Ok(false),
-                Action::Repaint => ours.terminal().clear()?,
+                Action::Repaint => ours.repaint()?,
                 Action::Suspend => {
                     give_back();
-                    // It returns when the shell lets the group go on.
                     kill_current_process_group(Signal::TSTP)?;
+                    // The stop may come a moment later, or not at all where there is no job control. It ends with the sleep.
+                    thread::sleep(STOPPING);
                     ours.resume()?;
                 }
                 Action::Ask(request) => {

@@ -9,6 +9,7 @@ use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::cursor::{Hide, Show};
 use ratatui::crossterm::execute;
 use ratatui::crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode};
+use ratatui::layout::{Position, Rect};
 
 /// The exit code of a program that has panicked.
 const PANICKED: i32 = 101;
@@ -39,7 +40,14 @@ impl Ours {
     pub(super) fn resume(&mut self) -> io::Result<()> {
         enable_raw_mode()?;
         execute!(stdout(), EnterAlternateScreen, Hide)?;
-        self.0.clear()
+        self.repaint()
+    }
+
+    /// Empties it, so that the next frame is drawn whole.
+    pub(super) fn repaint(&mut self) -> io::Result<()> {
+        // Not `clear`: that asks the terminal where its cursor is, and whoever reads the keys would get the answer.
+        let area = Rect::from((Position::ORIGIN, self.0.size()?));
+        self.0.resize(area)
     }
 
     /// To draw on.

@@ -210,6 +210,11 @@ impl Balancer {
             as u64
     }
 
+    /// Where its admin socket is.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.setup.socket()
+    }
+
     /// The configuration file.
     pub(crate) fn file(&self) -> PathBuf {
         self.setup.directory().join("balancer.yaml")

@@ -12,6 +12,7 @@ mod setup;
 mod socket;
 mod status;
 mod stream;
+mod terminal;
 mod tools;
 mod wait;
 
@@ -30,5 +31,6 @@ pub(crate) use self::socket::{
 };
 pub(crate) use self::status::{metric, post};
 pub(crate) use self::stream::{Bytes, receive, receive_to_end, seed, send, send_in};
+pub(crate) use self::terminal::Terminal;
 pub(crate) use self::tools::{Server, Tool, free_port, program, run};
 pub(crate) use self::wait::{PATIENCE, SLACK, assert_took, percentile, wait_until};
