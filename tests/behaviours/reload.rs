@@ -132,14 +132,16 @@ fn a_wrong_a_missing_and_a_cut_file_change_nothing_and_the_next_good_one_works()
 #[test]
 fn a_listener_that_cannot_bind_leaves_everything_as_it_was() {
     let machine = Machine::shared();
-    let (a, b, taken) = (Backend::named("a"), Backend::named("b"), TcpListener::bind("127.0.0.1:0").expect("a port"));
+    // On addresses where no other test's connection can have the port meanwhile.
+    let port_of = |address: &str| TcpListener::bind(address).expect("a port");
+    let (a, b, taken) = (Backend::named("a"), Backend::named("b"), port_of("127.0.0.78:0"));
     let setup = Setup::new();
     let socket = setup.directory().join("web.sock");
     let balancer = machine.start(setup.backend("a", a.address));
-    let (good, free) = (balancer.configuration(), free_port());
+    let (good, free) = (balancer.configuration(), port_of("127.0.0.79:0").local_addr().expect("an address"));
     let taken_address = taken.local_addr().expect("an address");
     let extra = |listen: &str| format!("  extra:\n    listen: [{listen}]\n    backends:\n{}", line("b", b.address));
-    let listen = format!("\"127.0.0.1:{free}\", \"unix:{}\", \"{taken_address}\"", socket.display());
+    let listen = format!("\"{free}\", \"unix:{}\", \"{taken_address}\"", socket.display());
     balancer.configure(&format!("{}{}", good.replace(&line("a", a.address), &line("b", b.address)), extra(&listen)));
     let (code, _, why) = balancer.command(&["reload", "--force"]);
     assert_eq!(code, Some(1));
@@ -147,7 +149,7 @@ fn a_listener_that_cannot_bind_leaves_everything_as_it_was() {
     assert_eq!(last(&balancer).0, "failed");
     assert_eq!(balancer.number(GENERATION), 1);
     assert_eq!(served_by(balancer.address()), "a");
-    assert!(TcpStream::connect(("127.0.0.1", free)).is_err(), "a listener of a reload that failed is left");
+    assert!(TcpStream::connect(free).is_err(), "a listener of a reload that failed is left");
     assert!(!socket.exists(), "a socket of a reload that failed is left");
     drop(taken);
     let (code, _, why) = balancer.command(&["reload", "--force"]);
@@ -215,7 +217,8 @@ fn a_removed_backends_sessions_finish_and_its_series_leave_with_the_last_of_them
     let machine = Machine::shared();
     let (a, b) = (Backend::echo(), Acceptor::new());
     let balancer = machine.start(Setup::new().backend("a", a.address).backend("b", b.address));
-    drop(connect(balancer.address()));
+    // It has been given to a before the next one comes.
+    exchange(&balancer.connect());
     let (client, mut at_b) = balancer.session(&b);
     balancer.edit(&line("b", b.address), "");
     let changes = balancer.reload();
