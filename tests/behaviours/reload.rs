@@ -86,7 +86,7 @@ fn a_wrong_a_missing_and_a_cut_file_change_nothing_and_the_next_good_one_works()
 
     balancer.edit("probe: none", "porbe: none");
     let why = balancer.reload_refused();
-    let place = format!("{}:9:15: `health` has no key `porbe`; did you mean `probe`?", file.display());
+    let place = format!("{}:10:15: `health` has no key `porbe`; did you mean `probe`?", file.display());
     assert!(
         why.contains(&place)
             && why.contains("\n        health: { porbe: none, ")
