@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 use std::fmt::{Display, Write};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use super::ready;
 use super::view::{View, descriptors};
@@ -205,24 +205,50 @@ impl Text {
     }
 
     fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
-        let _ = write!(self.0, "balancer_{name}");
-        for (index, (label, text)) in labels.iter().enumerate() {
-            let escaped = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-            let _ = write!(self.0, "{}{label}=\"{escaped}\"", if index == 0 { '{' } else { ',' });
+        self.series(name, "", labels, None, value);
+    }
+
+    /// A sample of a family's part, such as its `_bucket`, with one label more for its upper bound.
+    fn series(&mut self, name: &str, part: &str, labels: &[(&str, &str)], bound: Option<&str>, value: impl Display) {
+        for text in ["balancer_", name, part] {
+            self.0.push_str(text);
         }
-        let _ = writeln!(self.0, "{} {value}", if labels.is_empty() { "" } else { "}" });
+        let mut separator = '{';
+        for (label, text) in labels.iter().copied().chain(bound.map(|bound| ("le", bound))) {
+            self.0.push(std::mem::replace(&mut separator, ','));
+            self.0.push_str(label);
+            self.0.push_str("=\"");
+            self.escaped(text);
+            self.0.push('"');
+        }
+        let _ = writeln!(self.0, "{} {value}", if separator == ',' { "}" } else { "" });
+    }
+
+    fn escaped(&mut self, text: &str) {
+        if !text.contains(['\\', '"', '\n']) {
+            return self.0.push_str(text);
+        }
+        for character in text.chars() {
+            match character {
+                '\\' => self.0.push_str("\\\\"),
+                '"' => self.0.push_str("\\\""),
+                '\n' => self.0.push_str("\\n"),
+                other => self.0.push(other),
+            }
+        }
     }
 
     /// One histogram, of which `sum` sums a number over all who write it. The format's buckets are cumulative, and the last is the count.
     fn histogram(&mut self, name: &str, labels: &[(&str, &str)], sum: impl Fn(&dyn Fn(&Durations) -> u64) -> u64) {
-        let bounds = Durations::BOUNDS.iter().map(f64::to_string).chain(["+Inf".to_owned()]);
+        static BOUNDS: LazyLock<Vec<String>> =
+            LazyLock::new(|| Durations::BOUNDS.iter().map(f64::to_string).chain(["+Inf".to_owned()]).collect());
         let mut count = 0;
-        for (index, bound) in bounds.enumerate() {
+        for (index, bound) in BOUNDS.iter().enumerate() {
             count += sum(&|durations| durations.bucket(index));
-            self.sample(&format!("{name}_bucket"), &[labels, &[("le", &bound)]].concat(), count);
+            self.series(name, "_bucket", labels, Some(bound), count);
         }
         let seconds = sum(&Durations::sum_micros) as f64 / 1e6;
-        self.sample(&format!("{name}_sum"), labels, seconds);
-        self.sample(&format!("{name}_count"), labels, count);
+        self.series(name, "_sum", labels, None, seconds);
+        self.series(name, "_count", labels, None, count);
     }
 }

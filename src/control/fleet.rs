@@ -5,6 +5,7 @@ mod outside;
 mod tracked;
 
 use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ use crate::config::{self, Config};
 use crate::observe::condition::State;
 use crate::observe::counters::Probed;
 use crate::observe::timeline::Timeline;
-use crate::table::{Service, ServiceState, Table};
+use crate::table::{Backend, Service, ServiceState, Table};
 
 /// See the module. The only one that publishes a table.
 #[derive(Debug)]
@@ -170,11 +171,19 @@ impl Fleet {
     }
 
     /// Connects of real traffic have failed in a row. Answers whether a table was published.
-    pub(super) fn failing(&mut self, service: &str, backend: &str, failures: u32, why: &str, now: Instant) -> bool {
+    pub(super) fn failing(
+        &mut self,
+        (service, backend, address): (&str, &str, SocketAddr),
+        failures: u32,
+        why: &str,
+        now: Instant,
+    ) -> bool {
         let Some(service) = self.services.iter_mut().find(|tracked| &*tracked.state.name == service) else {
             return false;
         };
-        let Some(place) = service.backends.iter().position(|watched| &*watched.backend.name == backend) else {
+        // A reload may have given the name to another server since.
+        let is_it = |backend: &Backend, name: &str| &*backend.name == name && backend.address == address;
+        let Some(place) = service.backends.iter().position(|watched| is_it(&watched.backend, backend)) else {
             return false;
         };
         let change = service.backends[place].health.on(Event::TrafficFailing(failures, why), now);

@@ -257,9 +257,10 @@ impl Control {
                         let why = outcome.err().unwrap_or_else(|| "it ended without being told to".to_owned());
                         return Err(Failure::Worker(worker, why));
                     }
-                    Report::Failing { service, backend, failures, error } => {
+                    Report::Failing { service, backend, address, failures, error } => {
                         let why = journal::connect_failure(error);
-                        let published = self.parts.fleet.failing(&service, &backend, failures, &why, now());
+                        let who = (&*service, &*backend, address);
+                        let published = self.parts.fleet.failing(who, failures, &why, now());
                         self.spread(published);
                     }
                     report => journal.note(report),

@@ -79,6 +79,7 @@ impl Slot {
                         io.report(Report::Failing {
                             service: Arc::clone(&self.service.name),
                             backend: Arc::clone(&backend.name),
+                            address: backend.address,
                             failures,
                             error,
                         });

@@ -108,6 +108,8 @@ pub enum Report {
         service: Arc<str>,
         /// The backend's name.
         backend: Arc<str>,
+        /// Its address.
+        address: SocketAddr,
         /// How many in a row.
         failures: u32,
         /// What the kernel said last; `ECANCELED` stands for the connect timeout.
