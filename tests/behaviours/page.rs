@@ -5,7 +5,7 @@ use std::io::Write as _;
 use serde_json::{Value, json};
 
 use super::seeing::http;
-use crate::harness::{Backend, Balancer, Browser, Machine, Port, Setup};
+use crate::harness::{Backend, Balancer, Browser, Machine, Port, Setup, admitted};
 
 const HEALTH: &str = "health: { interval: 200ms, timeout: 150ms, rise: 2, fall: 2 }";
 
@@ -82,6 +82,49 @@ fn show(browser: &mut Browser, status: &Value) {
          draw({status}, performance.now()); drawEvents({});",
         json!({ "events": events })
     ));
+}
+
+#[test]
+fn a_server_on_a_lease_and_one_that_was_removed_are_seen_and_the_survivor_does_not_drown() {
+    let machine = Machine::shared();
+    let (a, b, c) = (Backend::named("a"), Backend::named("b"), Backend::named("c"));
+    let setup = Setup::new().http().backend_with("web-01", a.address, "max_connections: 5");
+    let setup = setup.backend_with("web-02", b.address, "max_connections: 5").setting(HEALTH);
+    let setup = setup.setting(&format!("backups: {{ web-09: {{ address: \"{}\", max_connections: 3 }} }}", c.address));
+    let balancer = machine.start(setup);
+    balancer.await_state("/services/web/state", "ok");
+    let mut browser = open(&balancer);
+    let (code, _, err) = balancer.command(&["drain", "web/web-02", "--for", "1h", "--reason", "a test of the disk"]);
+    assert_eq!(code, Some(0), "{err}");
+    browser.wait_until(&format!("{ROWS}.includes('drained')"));
+    browser.wait_until("document.body.textContent.includes('a test of the disk')");
+
+    // Somebody tidies the file up meanwhile: web-02 is gone from it.
+    let line = format!("      web-02: {{ address: \"{}\", max_connections: 5 }}\n", b.address);
+    balancer.edit(&line, "");
+    balancer.reload();
+    balancer.await_state("/orphans/0/state", "up");
+    browser.wait_until(&format!("document.body.textContent.includes('web-02') && !{ROWS}.includes('web-02')"));
+    assert_eq!(balancer.metric("balancer_orphan_up"), 1.0);
+
+    // The survivor carries what it can, the backup the surplus, and the rest is refused instead of drowning it.
+    let mut served = Vec::new();
+    let refused = (0..20).filter_map(|_| match admitted(balancer.address()) {
+        Some(client) => {
+            served.push(client);
+            None
+        }
+        None => Some(()),
+    });
+    assert_eq!(refused.count(), 12);
+    let of = |name: &str| served.iter().filter(|(_, who)| who == name).count();
+    assert_eq!((of("a"), of("b"), of("c")), (5, 0, 3));
+    browser.wait_until("document.body.textContent.includes('serves what the backends cannot carry')");
+    browser.wait_until("document.body.textContent.includes('backend_limit')");
+    let wrong = misplaced(&mut browser);
+    assert_eq!(wrong, json!([]), "{wrong:#}");
+    drop(served);
+    balancer.stop();
 }
 
 #[test]
