@@ -32,9 +32,14 @@ pub(super) struct Journal {
     probe_fault: Option<Instant>,
 }
 
+/// After the first event of those who are refused, the second one follows so soon; each next pause is four times as long, up to
+/// [`GOES_ON`].
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+
 #[derive(Debug, Default)]
 struct Refusals {
     told: u64,
+    pause: Duration,
     due: Option<Instant>,
 }
 
@@ -79,7 +84,8 @@ impl Journal {
         let count = state.map_or(0, |state| state.counters.sum(|worker| worker.refused[reason as usize].get()));
         let refusals = self.refusals.entry((Arc::clone(service), reason)).or_default();
         let more = count.saturating_sub(std::mem::replace(&mut refusals.told, count));
-        refusals.due = (more > 0).then(|| Instant::now() + GOES_ON);
+        refusals.pause = if refusals.due.is_some() { (refusals.pause * 4).min(GOES_ON) } else { FIRST_PAUSE };
+        refusals.due = (more > 0).then(|| Instant::now() + refusals.pause);
         if more > 0 {
             let kind = match reason {
                 Refused::ProcessLimit | Refused::ServiceLimit | Refused::BackendLimit | Refused::QueueTimeout => {

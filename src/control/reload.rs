@@ -253,8 +253,7 @@ impl Control {
                 self.record(Kind::ReloadRefused, Some(&ask.by), format!("reload {}: {why}", result.label()));
             }
             None => {
-                let text = format!("reloaded: generation {generation}, {} changes", changes.len());
-                self.record(Kind::Reload, Some(&ask.by), text);
+                self.record(Kind::Reload, Some(&ask.by), format!("reloaded: generation {generation}"));
                 changes.iter().take(RECORDED).for_each(|line| self.record(Kind::Reload, Some(&ask.by), line));
                 changes.iter().take(LINES).for_each(|line| log::info!("{line}"));
                 let shown =
