@@ -102,7 +102,6 @@ fn a_service_is_ok_then_degraded_then_down_and_ok_again() {
     assert!(admitted(balancer.address()).is_none());
     balancer.await_refused("no_backend", 1);
     let _serving = [Backend::named_on(a.listen(), "a"), Backend::named_on(b.listen(), "b")];
-    state("degraded");
     ["a", "b"].iter().for_each(|name| await_backend(&balancer, name, "up"));
     assert!(["a", "b"].contains(&&*served_by(balancer.address())));
     let _backup = Backend::named_on(x.listen(), "x");
