@@ -229,6 +229,7 @@ impl Scenario {
             backend: Arc::clone(backend),
             weight: self.weights[at],
             share: share(at),
+            held: false,
         });
         let roster = Roster {
             algorithm: self.algorithm,

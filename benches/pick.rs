@@ -31,6 +31,7 @@ fn service(algorithm: Algorithm, backends: u16, limit: Option<NonZeroU32>) -> Se
         )),
         weight: 1,
         share: Member::WHOLE,
+        held: false,
     };
     let state = ServiceState::new("bench".into(), 0, None, 0, 1);
     let roster = Roster {
@@ -96,7 +97,7 @@ fn building_for_1000(bencher: Bencher<'_, '_>, algorithm: Algorithm) {
 #[divan::bench(sample_count = 10)]
 fn succeeding_for_1000_by_source_hash(bencher: Bencher<'_, '_>) {
     let before = service(Algorithm::SourceHash, 1000, None);
-    let member = |backend: &Arc<Backend>| Member { backend: Arc::clone(backend), weight: 1, share: Member::WHOLE };
+    let member = |backend: &Arc<Backend>| Member { backend: Arc::clone(backend), weight: 1, share: Member::WHOLE, held: false };
     let roster = Roster {
         algorithm: Algorithm::SourceHash,
         members: before.backends.iter().map(member).collect(),

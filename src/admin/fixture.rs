@@ -21,7 +21,7 @@ pub(crate) fn view(services: &[&str], backends: &[&str]) -> Arc<View> {
         let member = |((name, port), weight): ((&&str, u16), u16)| {
             let (address, up) = (([10, 0, 0, 11], port).into(), Condition::new(State::Up, "not probed"));
             let backend = Backend::new((*name).into(), address, NonZeroU32::new(400), up, WORKERS);
-            Member { backend: Arc::new(backend), weight, share: Member::WHOLE }
+            Member { backend: Arc::new(backend), weight, share: Member::WHOLE, held: false }
         };
         let state = ServiceState::new((*name).into(), number, None, 0, WORKERS);
         let roster = Roster {

@@ -17,6 +17,8 @@ pub struct Member {
     /// How much of its weight it may carry now, in 256ths: 0 when it may not serve, [`Member::WHOLE`] when it is whole, in
     /// between while it starts slowly.
     pub share: u16,
+    /// A person holds it out: it is not tried either when nobody else is left.
+    pub held: bool,
 }
 
 impl Member {
@@ -109,9 +111,9 @@ impl Service {
         let Roster { algorithm, mut members, backups, leaving, starting, try_all } = roster;
         let anyone = members.iter().any(|member| member.share > 0) || backups.iter().any(|backup| backup.may_serve);
         // Before every first probe has ended, nobody knows yet that all are down.
-        let trying_all = try_all && !anyone && !starting;
+        let trying_all = try_all && !anyone && !starting && members.iter().any(|member| !member.held);
         if trying_all {
-            members.iter_mut().for_each(|member| member.share = Member::WHOLE);
+            members.iter_mut().filter(|member| !member.held).for_each(|member| member.share = Member::WHOLE);
         }
         Self {
             state,

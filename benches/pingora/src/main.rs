@@ -74,7 +74,7 @@ fn service(algorithm: Algorithm, size: u16) -> Service {
         let address = SocketAddr::from(([127, 0, 0, 1], number));
         let condition = Condition::new(State::Up, "not probed");
         let backend = Backend::new(format!("b-{number}").into(), address, None, condition, 1);
-        Member { backend: Arc::new(backend), weight: 1, share: Member::WHOLE }
+        Member { backend: Arc::new(backend), weight: 1, share: Member::WHOLE, held: false }
     };
     let state = ServiceState::new("bench".into(), 0, None, 0, 1);
     let members = (1..=size).map(member).collect();

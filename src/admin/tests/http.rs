@@ -133,7 +133,7 @@ fn a_backup_stands_after_the_backends_and_keeps_a_service_ready() {
     backup.counters.of(0).sessions.add(5);
     let roster = Roster {
         algorithm: web.algorithm,
-        members: vec![Member { backend: Arc::clone(&web.backends[0]), weight: 1, share: 0 }],
+        members: vec![Member { backend: Arc::clone(&web.backends[0]), weight: 1, share: 0, held: false }],
         backups: vec![Standby { backend: backup, may_serve: true }],
         leaving: Vec::new(),
         starting: false,

@@ -155,6 +155,7 @@ impl Tracked {
             backend: Arc::clone(&watched.backend),
             weight: watched.weight,
             share: watched.share(),
+            held: watched.drain.is_some(),
         };
         let standby = |watched: &Watched| Standby {
             backend: Arc::clone(&watched.backend),

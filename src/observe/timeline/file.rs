@@ -80,17 +80,17 @@ pub fn read(directory: &Path) -> io::Result<Vec<Event>> {
 }
 
 fn read_all(file: &File) -> io::Result<Vec<(u64, Event)>> {
-    let mut bytes = vec![0; RECORD * EVENTS];
-    let mut filled = 0;
-    while filled < bytes.len() {
-        match file.read_at(&mut bytes[filled..], filled as u64) {
-            Ok(0) => break,
-            Ok(read) => filled += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+    // One by one: freeing a block of megabytes would have the allocator keep blocks of that size from then on (M_MMAP_THRESHOLD in
+    // mallopt(3)), and what sessions give back would stay resident.
+    let mut record = [0; RECORD];
+    let mut records = Vec::new();
+    for place in 0..EVENTS {
+        match file.read_exact_at(&mut record, (place * RECORD) as u64) {
+            Ok(()) => records.extend(decode(&record)),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
             Err(error) => return Err(error),
         }
     }
-    let mut records: Vec<_> = bytes[..filled].chunks_exact(RECORD).filter_map(decode).collect();
     records.sort_by_key(|(number, _)| *number);
     Ok(records)
 }

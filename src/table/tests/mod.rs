@@ -21,7 +21,7 @@ fn backend(number: u16, limit: u32) -> Arc<Backend> {
 
 /// Primaries 0, 1, … with these weights, whole and without limits.
 fn members(weights: &[u16]) -> Vec<Member> {
-    let member = |(&weight, number)| Member { backend: backend(number, 0), weight, share: Member::WHOLE };
+    let member = |(&weight, number)| Member { backend: backend(number, 0), weight, share: Member::WHOLE, held: false };
     weights.iter().zip(0..).map(member).collect()
 }
 

@@ -124,6 +124,23 @@ fn first_fills_in_the_order_of_the_file_and_returns_to_the_first() {
 }
 
 #[test]
+fn who_is_held_out_is_not_tried_either_when_nobody_is_left() {
+    let mut down = members(&[1, 1, 1]);
+    down.iter_mut().for_each(|member| member.share = 0);
+    down[1].held = true;
+    for algorithm in Algorithm::ALL {
+        let tried = service(Roster { try_all: true, ..roster(algorithm, down.clone()) });
+        assert!(tried.trying_all);
+        let visited: Vec<_> = (0..40).map(|client| visit(&tried, client)).collect();
+        assert!(!visited.contains(&1), "{algorithm:?}: {visited:?}");
+    }
+    down.iter_mut().for_each(|member| member.held = true);
+    let nobody = service(Roster { try_all: true, ..roster(Algorithm::RoundRobin, down) });
+    assert!(!nobody.trying_all);
+    assert_eq!(nobody.pick(&[], None).err(), Some(Unpicked::Down));
+}
+
+#[test]
 fn the_least_loaded_goes_first_and_equals_take_turns() {
     let service = service(roster(Algorithm::LeastConnections, members(&[1, 1, 1])));
     assert_eq!((0..6).map(|client| visit(&service, client)).collect::<Vec<_>>(), [0, 1, 2, 0, 1, 2]);
