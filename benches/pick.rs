@@ -97,7 +97,8 @@ fn building_for_1000(bencher: Bencher<'_, '_>, algorithm: Algorithm) {
 #[divan::bench(sample_count = 10)]
 fn succeeding_for_1000_by_source_hash(bencher: Bencher<'_, '_>) {
     let before = service(Algorithm::SourceHash, 1000, None);
-    let member = |backend: &Arc<Backend>| Member { backend: Arc::clone(backend), weight: 1, share: Member::WHOLE, held: false };
+    let member =
+        |backend: &Arc<Backend>| Member { backend: Arc::clone(backend), weight: 1, share: Member::WHOLE, held: false };
     let roster = Roster {
         algorithm: Algorithm::SourceHash,
         members: before.backends.iter().map(member).collect(),

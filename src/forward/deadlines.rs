@@ -6,7 +6,7 @@ const ABSENT: u32 = u32::MAX;
 
 /// The deadlines of one worker's slots, exact to the millisecond. No tick: only [`Deadlines::next`] says when to look again.
 #[derive(Debug, Default)]
-pub(super) struct Deadlines {
+pub struct Deadlines {
     heap: Vec<(Millis, u32)>,
     /// Where each slot stands in the heap.
     places: Vec<u32>,
@@ -14,13 +14,13 @@ pub(super) struct Deadlines {
 
 impl Deadlines {
     /// The earliest deadline.
-    pub(super) fn next(&self) -> Option<Millis> {
+    pub fn next(&self) -> Option<Millis> {
         self.heap.first().map(|&(due, _)| due)
     }
 
     /// Makes sure that `slot` comes up at `due` or before. An earlier entry stays: it costs one look too many, not one too few.
     #[inline]
-    pub(super) fn no_later(&mut self, slot: u32, due: Millis) {
+    pub fn no_later(&mut self, slot: u32, due: Millis) {
         let index = slot as usize;
         if index >= self.places.len() {
             self.places.resize(index + 1, ABSENT);
@@ -38,7 +38,7 @@ impl Deadlines {
     }
 
     /// Takes a slot out.
-    pub(super) fn remove(&mut self, slot: u32) {
+    pub fn remove(&mut self, slot: u32) {
         let Some(place) = self.places.get(slot as usize).map(|&place| place as usize).filter(|&p| p != ABSENT as usize)
         else {
             return;
@@ -52,7 +52,7 @@ impl Deadlines {
     }
 
     /// Takes out the slot that is due first, if it is due `now`.
-    pub(super) fn pop(&mut self, now: Millis) -> Option<u32> {
+    pub fn pop(&mut self, now: Millis) -> Option<u32> {
         let &(due, slot) = self.heap.first()?;
         if due > now {
             return None;

@@ -1,7 +1,7 @@
 //! The fast room: workers that accept clients, connect backends and move bytes.
 
 mod connecting;
-mod deadlines;
+pub mod deadlines;
 pub mod flow;
 mod listener;
 mod peer;

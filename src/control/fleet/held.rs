@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::outside::Outside;
 use super::tracked::{Tracked, Watched};
 use super::{Fleet, instant};
 use crate::control::store::{Saved, SavedDrain};
@@ -224,16 +225,25 @@ impl Fleet {
 
     /// Watches removed backends on, unless another one of the configuration stands at their address; and no longer those that are back.
     pub(super) fn look_after(&mut self, removed: Vec<(Arc<str>, Watched)>, generation: u64) {
+        let mut more = 0;
         for (service, watched) in removed {
             if let Some(drain) = &watched.drain {
                 let text = format!("backend {} was held out by {}, and is removed", watched.backend.name, drain.by);
                 self.timeline.record(Event::new(Kind::LeaseEnded, text).of(&service).with(&watched.backend.name));
                 self.unsaved = true;
             }
-            if !self.serves_at(watched.backend.address) {
+            if self.serves_at(watched.backend.address) {
+                continue;
+            }
+            if self.outside.has_room_for(generation) {
                 self.outside.adopt(&service, watched, generation, &self.timeline);
                 (self.outside_changed, self.unsaved) = (true, true);
+            } else {
+                more += 1;
             }
+        }
+        if more > 0 {
+            log::warn!("{more} more removed backends are not watched: there is room for {}", Outside::MOST);
         }
         let back: Vec<_> = self
             .outside

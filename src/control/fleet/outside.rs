@@ -14,8 +14,6 @@ use crate::observe::counters::Probed;
 use crate::observe::running::Orphaned;
 use crate::observe::timeline::{Event, Kind, Timeline};
 
-/// Orphans watched at once; the one that was removed first gives way.
-const MOST: usize = 64;
 /// How long a removed backend is watched.
 const WATCHED: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// One line in so long says that it is healthy and outside.
@@ -38,6 +36,14 @@ pub(super) struct Orphan {
 pub(super) struct Outside(pub(super) Vec<Orphan>);
 
 impl Outside {
+    /// Orphans watched at once; one of an earlier reload gives way.
+    pub(super) const MOST: usize = 64;
+
+    /// Whether one more of this reload can be watched.
+    pub(super) fn has_room_for(&self, generation: u64) -> bool {
+        self.0.len() < Self::MOST || self.0.first().is_some_and(|oldest| oldest.shown.generation < generation)
+    }
+
     /// Watches a removed backend on. One that was never probed cannot be.
     pub(super) fn adopt(&mut self, service: &Arc<str>, removed: Watched, generation: u64, timeline: &Timeline) {
         let Some(target) = removed.target else { return };
@@ -83,7 +89,7 @@ impl Outside {
     }
 
     fn push(&mut self, orphan: Orphan) {
-        if self.0.len() >= MOST {
+        if self.0.len() >= Self::MOST {
             self.0.remove(0);
         }
         self.0.push(orphan);
