@@ -82,6 +82,8 @@ impl Journal {
         let table = self.table.load();
         let state = table.all().find(|other| other.state.name == *service).map(|service| &service.state);
         let count = state.map_or(0, |state| state.counters.sum(|worker| worker.refused[reason as usize].get()));
+        // What a reload has removed is not counted any more.
+        self.refusals.retain(|(name, _), _| table.all().any(|other| other.state.name == *name));
         let refusals = self.refusals.entry((Arc::clone(service), reason)).or_default();
         let more = count.saturating_sub(std::mem::replace(&mut refusals.told, count));
         refusals.pause = if refusals.due.is_some() { (refusals.pause * 4).min(GOES_ON) } else { FIRST_PAUSE };

@@ -176,6 +176,13 @@ fn a_drain_outlives_reload_kill_and_upgrade() {
     holds(&balancer);
     balancer.upgrade();
     holds(&balancer);
+    // Who goes on with it has not done it: it was done once.
+    let done_once = |line: &&String| line.starts_with("drain ");
+    wait_until("the file is taken over", PATIENCE, || story(&balancer).iter().any(|line| line.starts_with("upgrade ")));
+    assert_eq!(story(&balancer).iter().filter(done_once).count(), 1);
+    let err = refused(&balancer, &["drill", "web/web-02", "--for", "1s"]);
+    assert!(err.contains("is held out already"), "a drill would end it: {err}");
+    assert_eq!(balancer.status().text("/services/web/backends/web-02/drain/until"), until);
     // The successor keeps it, too, and not the one before.
     done(&balancer, &["restore", "web/web-02"]);
     balancer.await_state("/services/web/backends/web-02/state", "up");
@@ -208,6 +215,49 @@ fn a_server_that_fails_when_its_time_is_over_is_down_and_nobodys_maintenance() {
         .await_logged("starting -> down: first probe failed: connect refused, after its maintenance, which is over");
     let status = balancer.status();
     assert!(status.text("/services/web/backends/web-02/reason").contains("after its maintenance"));
+    balancer.stop();
+}
+
+#[test]
+fn a_server_that_comes_back_from_maintenance_starts_slowly() {
+    let machine = Machine::shared();
+    let (a, b) = (Backend::named("a"), Backend::named("b"));
+    let setup = Setup::new().backend("web-01", a.address).backend("web-02", b.address);
+    let balancer = machine.start(setup.setting("health: { interval: 100ms, timeout: 80ms, slow_start: 1h }"));
+    up(&balancer);
+    let served = || (0..64).filter(|_| served_by(balancer.address()) == "b").count();
+    assert_eq!(served(), 32, "at the start of the process there is nothing to be slow about");
+    done(&balancer, &["drain", "web/web-02"]);
+    assert_eq!(served(), 0);
+    done(&balancer, &["restore", "web/web-02"]);
+    balancer.await_state("/services/web/backends/web-02/state", "up");
+    let share = served();
+    assert!((1..10).contains(&share), "{share} of 64 at the beginning of an hour");
+    balancer.stop();
+}
+
+#[test]
+fn what_was_refused_and_where_probes_and_traffic_disagree_is_in_the_timeline() {
+    let machine = Machine::shared();
+    let (a, probed) = (Backend::echo(), Backend::echo());
+    let gone = Port::refusing();
+    let setup = Setup::new().backend("web-01", a.address);
+    let setup = setup.backend_with("web-02", gone.address, &format!("probe_address: \"{}\"", probed.address));
+    let balancer = machine.start(setup.setting("health: { interval: 100ms, timeout: 80ms, rise: 10, passive: 1 }"));
+    up(&balancer);
+    balancer.edit("rise: 10", "rise: two hundred");
+    assert!(balancer.reload_refused().contains("rise"));
+    balancer.connect();
+    let second = balancer.connect();
+    balancer.await_state("/services/web/backends/web-02/state", "down");
+    in_order(
+        &story(&balancer),
+        &[
+            ("reload_refused", "reload invalid"),
+            ("disagree", "although its probes pass; left to serve: 1 of 2 backends"),
+        ],
+    );
+    drop(second);
     balancer.stop();
 }
 

@@ -33,6 +33,13 @@ impl Fleet {
     ) -> Result<String, String> {
         let (service, place) = self.find(service, backend)?;
         let again = service.backends[place].drain.is_some();
+        if again && drain.purpose == Purpose::Drill {
+            // Its end would be the end of somebody's maintenance.
+            return Err(format!(
+                "{}/{backend} is held out already: bring it back first, with `balancer restore`",
+                service.state.name
+            ));
+        }
         if !again && !force {
             service.may_lose(place, guard)?;
         }
@@ -40,8 +47,9 @@ impl Fleet {
             Some((most, _)) => Drain { abort: Some((most, service.state.refused())), ..drain },
             None => drain,
         };
-        let until = drain.until;
-        service.hold(place, drain);
+        let (until, by) = (drain.until, drain.by.clone());
+        let kind = if drain.purpose == Purpose::Drill { Kind::Drill } else { Kind::Drain };
+        service.hold(place, drain, kind, Some(&by));
         let (name, left) = (format!("{}/{backend}", service.state.name), service.left());
         self.unsaved = true;
         self.publish_changes();
@@ -61,7 +69,13 @@ impl Fleet {
         }
         self.release(service, place, &format!("brought back by {by}"), Kind::Restore, Some(by), Instant::now());
         self.publish_changes();
-        Ok(format!("{service}/{backend} is brought back: it serves as soon as it passes a probe"))
+        let (tracked, place) = self.find(service, backend)?;
+        let when = if tracked.backends[place].state() == State::Up {
+            "it serves"
+        } else {
+            "it serves as soon as it passes a probe"
+        };
+        Ok(format!("{service}/{backend} is brought back: {when}"))
     }
 
     /// Watches a removed backend no longer.
@@ -123,7 +137,8 @@ impl Fleet {
                     note(format!("the drill with backend {backend} ended with the process"))
                 }
                 Ok((tracked, place)) if tracked.backends[place].backend.address == address => {
-                    tracked.hold(place, drain)
+                    // Nobody has done it now: that was told when it was done.
+                    tracked.hold(place, drain, Kind::State, None)
                 }
                 _ => note(format!("backend {backend} ({address}) was held out, and is in the configuration no more")),
             }
@@ -186,11 +201,10 @@ impl Fleet {
         let today = Timestamp::now();
         let mut over = Vec::new();
         for service in &mut self.services {
-            let refused = service.state.refused();
             for place in 0..service.backends.len() {
                 let Some(drain) = &service.backends[place].drain else { continue };
                 let (by, until) = (drain.by.clone(), drain.until);
-                let costs = drain.abort.map(|(most, before)| (refused.saturating_sub(before), most));
+                let costs = drain.abort.map(|(most, before)| (service.state.refused().saturating_sub(before), most));
                 if let Some((lost, most)) = costs
                     && lost >= most
                 {

@@ -13,7 +13,7 @@ use crate::config;
 use crate::control::health::Event as HealthEvent;
 use crate::control::health::{self, Health};
 use crate::control::probe::{Check, Id, Target};
-use crate::observe::condition::{Condition, Drain, Purpose};
+use crate::observe::condition::{Condition, Drain};
 use crate::observe::timeline::{Event, Kind, Timeline};
 use crate::table::{Algorithm, Backend, Member, Role, Roster, Service, ServiceState, Settings, Standby};
 
@@ -195,17 +195,16 @@ impl Tracked {
     }
 
     /// Holds a backend out, or goes on with that on other terms.
-    pub(super) fn hold(&mut self, place: usize, drain: Drain) {
+    pub(super) fn hold(&mut self, place: usize, drain: Drain, kind: Kind, by: Option<&str>) {
         let Some(watched) = self.backends.get_mut(place) else { return };
-        let (from, by) = (watched.state(), drain.by.clone());
-        let kind = if drain.purpose == Purpose::Drill { Kind::Drill } else { Kind::Drain };
+        let from = watched.state();
         let why = if drain.reason.is_empty() { "no reason given" } else { &drain.reason };
-        let reason = format!("by {by} until {}: {why}", clock(drain.until));
+        let reason = format!("by {} until {}: {why}", drain.by, clock(drain.until));
         watched.drain = Some(drain);
         watched.ramp = None;
         watched.show(reason.clone());
         self.changed = true;
-        self.tell(place, from, &reason, kind, Some(&by));
+        self.tell(place, from, &reason, kind, by);
     }
 
     /// Lets a backend serve again, once it is probed: `id` is the prober's name for it from now on.
