@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::outside::Outside;
 use super::tracked::{Tracked, Watched};
 use super::{Fleet, instant};
+use crate::control::probe::Id;
 use crate::control::store::{Saved, SavedDrain};
 use crate::observe::condition::{Drain, Purpose, State};
 use crate::observe::running::Orphaned;
@@ -297,6 +298,51 @@ impl Fleet {
 }
 
 impl Tracked {
+    /// Holds a backend out, or goes on with that on other terms.
+    pub(super) fn hold(&mut self, place: usize, drain: Drain, kind: Kind, by: Option<&str>) {
+        let Some(watched) = self.backends.get_mut(place) else { return };
+        let from = watched.state();
+        let why = if drain.reason.is_empty() { "no reason given" } else { &drain.reason };
+        let reason = format!("by {} until {}: {why}", drain.by, clock(drain.until));
+        watched.drain = Some(drain);
+        watched.ramp = None;
+        watched.show(reason.clone());
+        self.changed = true;
+        self.tell(place, from, &reason, kind, by);
+    }
+
+    /// Lets a backend serve again, once it is probed: `id` is the prober's name for it from now on.
+    pub(super) fn release(&mut self, place: usize, id: Id, reason: &str, kind: Kind, by: Option<&str>, now: Instant) {
+        let Some(watched) = self.backends.get_mut(place) else { return };
+        watched.drain = None;
+        watched.id = id;
+        watched.health = watched.health.renewed();
+        watched.returning = watched.health.state() == State::Starting;
+        watched.ramp = (!watched.returning && !self.slow_start.is_zero()).then_some((now, 0));
+        watched.backend.succeeded();
+        watched.show(reason.to_owned());
+        self.changed = true;
+        self.tell(place, State::Drained, reason, kind, by);
+    }
+
+    /// Says once that half of a drain's time is over.
+    pub(super) fn remind(&mut self, place: usize) {
+        let Some(watched) = self.backends.get_mut(place) else { return };
+        let Some(drain) = &mut watched.drain else { return };
+        drain.reminded = true;
+        let why = if drain.reason.is_empty() { "no reason given" } else { &drain.reason };
+        let text = format!(
+            "backend {} is still held out by {} until {}: {why}",
+            watched.backend.name,
+            drain.by,
+            clock(drain.until)
+        );
+        log::warn!("{}: {text}", self.state.name);
+        let event = Event::new(Kind::Reminder, text).of(&self.state.name).with(&watched.backend.name);
+        watched.show_drain();
+        self.timeline.record(event);
+    }
+
     /// Whether the service can do without a backend.
     fn may_lose(&self, place: usize, guard: u8) -> Result<(), String> {
         let watched = &self.backends[place];
@@ -325,4 +371,13 @@ impl Tracked {
 fn half_time(drain: &Drain) -> Timestamp {
     let half = drain.until.duration_since(drain.since) / 2;
     drain.since.saturating_add(half.max(SignedDuration::ZERO)).unwrap_or(drain.until)
+}
+
+/// A time of day for people, in UTC; with its date where that is another day.
+fn clock(at: Timestamp) -> String {
+    let (at, now) = (format!("{at:.0}"), format!("{:.0}", Timestamp::now()));
+    match (at.split_once('T'), now.split_once('T')) {
+        (Some((date, time)), Some((today, _))) if date == today => time.to_owned(),
+        _ => at,
+    }
 }

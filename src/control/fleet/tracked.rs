@@ -33,8 +33,8 @@ pub(super) struct Tracked {
     algorithm: Algorithm,
     settings: Settings,
     try_all: bool,
-    slow_start: Duration,
-    timeline: Arc<Timeline>,
+    pub(super) slow_start: Duration,
+    pub(super) timeline: Arc<Timeline>,
 }
 
 /// One backend.
@@ -49,11 +49,11 @@ pub(super) struct Watched {
     /// Whom to ask; `None` where nobody is asked.
     pub(super) target: Option<Target>,
     /// While its share grows: when that began, and how many steps are done.
-    ramp: Option<(Instant, u16)>,
+    pub(super) ramp: Option<(Instant, u16)>,
     /// What holds it out.
     pub(super) drain: Option<Drain>,
     /// It was held out until its last change of state: it comes back as one that was down.
-    returning: bool,
+    pub(super) returning: bool,
 }
 
 impl Tracked {
@@ -194,33 +194,6 @@ impl Tracked {
         self.tell(place, change.from, &change.reason, kind, None);
     }
 
-    /// Holds a backend out, or goes on with that on other terms.
-    pub(super) fn hold(&mut self, place: usize, drain: Drain, kind: Kind, by: Option<&str>) {
-        let Some(watched) = self.backends.get_mut(place) else { return };
-        let from = watched.state();
-        let why = if drain.reason.is_empty() { "no reason given" } else { &drain.reason };
-        let reason = format!("by {} until {}: {why}", drain.by, clock(drain.until));
-        watched.drain = Some(drain);
-        watched.ramp = None;
-        watched.show(reason.clone());
-        self.changed = true;
-        self.tell(place, from, &reason, kind, by);
-    }
-
-    /// Lets a backend serve again, once it is probed: `id` is the prober's name for it from now on.
-    pub(super) fn release(&mut self, place: usize, id: Id, reason: &str, kind: Kind, by: Option<&str>, now: Instant) {
-        let Some(watched) = self.backends.get_mut(place) else { return };
-        watched.drain = None;
-        watched.id = id;
-        watched.health = watched.health.renewed();
-        watched.returning = watched.health.state() == State::Starting;
-        watched.ramp = (!watched.returning && !self.slow_start.is_zero()).then_some((now, 0));
-        watched.backend.succeeded();
-        watched.show(reason.to_owned());
-        self.changed = true;
-        self.tell(place, State::Drained, reason, kind, by);
-    }
-
     /// When [`Tracked::keep_time`] has something to do.
     pub(super) fn due(&self) -> Option<Instant> {
         let step = |&(since, done): &(Instant, u16)| since + self.slow_start * u32::from(done + 1) / u32::from(STEPS);
@@ -246,7 +219,7 @@ impl Tracked {
     }
 
     /// Who, from what to what, why, and what is left to serve.
-    fn tell(&self, place: usize, from: State, reason: &str, kind: Kind, by: Option<&str>) {
+    pub(super) fn tell(&self, place: usize, from: State, reason: &str, kind: Kind, by: Option<&str>) {
         let watched = &self.backends[place];
         let Backend { name, address, .. } = &*watched.backend;
         let role = if watched.role == Role::Backup { "backup" } else { "backend" };
@@ -274,24 +247,6 @@ impl Tracked {
             (up, _) if up == primaries => "ok",
             _ => "degraded",
         }
-    }
-
-    /// Says once that half of a drain's time is over.
-    pub(super) fn remind(&mut self, place: usize) {
-        let Some(watched) = self.backends.get_mut(place) else { return };
-        let Some(drain) = &mut watched.drain else { return };
-        drain.reminded = true;
-        let why = if drain.reason.is_empty() { "no reason given" } else { &drain.reason };
-        let text = format!(
-            "backend {} is still held out by {} until {}: {why}",
-            watched.backend.name,
-            drain.by,
-            clock(drain.until)
-        );
-        log::warn!("{}: {text}", self.state.name);
-        let event = Event::new(Kind::Reminder, text).of(&self.state.name).with(&watched.backend.name);
-        watched.show_drain();
-        self.timeline.record(event);
     }
 
     /// What is left to serve.
@@ -381,14 +336,14 @@ impl Watched {
     }
 
     /// Has everybody see how it is.
-    fn show(&self, reason: String) {
+    pub(super) fn show(&self, reason: String) {
         let probe = self.backend.condition.load().probe;
         let (state, drain) = (self.state(), self.drain.clone());
         self.backend.condition.store(Arc::new(Condition { state, since: Timestamp::now(), reason, probe, drain }));
     }
 
     /// Has everybody see what holds it out, which has not changed its state.
-    fn show_drain(&self) {
+    pub(super) fn show_drain(&self) {
         self.backend.condition.rcu(|condition| Condition { drain: self.drain.clone(), ..(**condition).clone() });
     }
 
@@ -432,14 +387,5 @@ fn algorithm(balance: config::Balance) -> Algorithm {
         config::Balance::RandomTwo => Algorithm::RandomTwo,
         config::Balance::SourceHash => Algorithm::SourceHash,
         config::Balance::First => Algorithm::First,
-    }
-}
-
-/// A time of day for people, in UTC; with its date where that is another day.
-fn clock(at: Timestamp) -> String {
-    let (at, now) = (format!("{at:.0}"), format!("{:.0}", Timestamp::now()));
-    match (at.split_once('T'), now.split_once('T')) {
-        (Some((date, time)), Some((today, _))) if date == today => time.to_owned(),
-        _ => at,
     }
 }
