@@ -89,6 +89,13 @@ pub struct Drain {
     pub abort: Option<(u64, u64)>,
 }
 
+impl Drain {
+    /// Why, also where nobody said.
+    pub fn why(&self) -> &str {
+        if self.reason.is_empty() { "no reason given" } else { &self.reason }
+    }
+}
+
 impl Condition {
     /// A backend's condition before its first probe, or for good where there is no probe and it is `up` at once.
     pub fn new(state: State, reason: &str) -> Self {

@@ -302,7 +302,7 @@ impl Tracked {
     pub(super) fn hold(&mut self, place: usize, drain: Drain, kind: Kind, by: Option<&str>) {
         let Some(watched) = self.backends.get_mut(place) else { return };
         let from = watched.state();
-        let why = if drain.reason.is_empty() { "no reason given" } else { &drain.reason };
+        let why = drain.why();
         let reason = format!("by {} until {}: {why}", drain.by, clock(drain.until));
         watched.drain = Some(drain);
         watched.ramp = None;
@@ -330,7 +330,7 @@ impl Tracked {
         let Some(watched) = self.backends.get_mut(place) else { return };
         let Some(drain) = &mut watched.drain else { return };
         drain.reminded = true;
-        let why = if drain.reason.is_empty() { "no reason given" } else { &drain.reason };
+        let why = drain.why();
         let text = format!(
             "backend {} is still held out by {} until {}: {why}",
             watched.backend.name,
