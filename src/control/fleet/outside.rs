@@ -159,3 +159,49 @@ impl Outside {
         self.0.iter().map(saved).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::probe::Check;
+
+    fn saved(port: u16, until: Timestamp) -> SavedOrphan {
+        let address = ([10, 0, 0, 1], port).into();
+        let second = Duration::from_secs(1);
+        SavedOrphan {
+            service: "web".to_owned(),
+            backend: format!("web-{port}"),
+            address,
+            target: Target { address, check: Check::Tcp, interval: second, timeout: second },
+            rise: 2,
+            fall: 3,
+            removed: Timestamp::now(),
+            generation: 2,
+            until,
+        }
+    }
+
+    #[test]
+    fn there_are_never_too_many_and_the_first_one_gives_way() {
+        let mut outside = Outside::default();
+        (1..=70).for_each(|port| outside.restore(port.into(), saved(port, Timestamp::MAX)));
+        let ports: Vec<_> = outside.0.iter().map(|orphan| orphan.shown.address.port()).collect();
+        assert_eq!(ports, (7..=70).collect::<Vec<_>>());
+        assert!(!outside.has_room_for(2) && outside.has_room_for(3));
+    }
+
+    #[test]
+    fn a_line_is_due_each_day_and_the_end_comes_with_its_time() {
+        let mut outside = Outside::default();
+        outside.restore(1, saved(1, Timestamp::MAX));
+        outside.restore(2, saved(2, Timestamp::now()));
+        let now = Instant::now();
+        assert!(outside.due().is_some_and(|due| due <= now + Duration::from_secs(1)));
+        assert!(outside.keep_time(now));
+        assert_eq!(outside.0.len(), 1);
+        let day = now + LINE + Duration::from_secs(1);
+        assert!(outside.0[0].line <= day);
+        assert!(!outside.keep_time(day));
+        assert_eq!(outside.0[0].line, day + LINE);
+    }
+}
