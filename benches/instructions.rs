@@ -68,7 +68,7 @@ fn exchange(times: u64) {
     let mut session = open();
     for _ in 0..times {
         for direction in Direction::BOTH {
-            step(&mut session, Event::Received { direction, length: 100, size: SIZE, more: false });
+            step(&mut session, Event::Received { direction, length: 100, size: SIZE, more: false, goes_on: true });
         }
         black_box(session.due());
     }
@@ -79,7 +79,7 @@ fn splice_turn(times: u64) {
     let mut session = open();
     let direction = Direction::Out;
     for _ in 0..3 {
-        step(&mut session, Event::Received { direction, length: SIZE, size: SIZE, more: true });
+        step(&mut session, Event::Received { direction, length: SIZE, size: SIZE, more: true, goes_on: false });
     }
     for _ in 0..times {
         step(&mut session, Event::Ready(direction));

@@ -33,7 +33,7 @@ fn exchange(bencher: Bencher<'_, '_>) {
     step(&mut session, Event::Connected);
     bencher.counter(ItemsCount::new(1_u32)).bench_local(|| {
         for direction in Direction::BOTH {
-            step(&mut session, Event::Received { direction, length: 100, size: 16384, more: false });
+            step(&mut session, Event::Received { direction, length: 100, size: 16384, more: false, goes_on: true });
         }
         divan::black_box(session.due())
     });

@@ -90,11 +90,17 @@ pub(super) struct Flow {
     /// The splice path is used.
     bulk: bool,
     streak: u8,
+    /// A receive is in flight.
+    armed: bool,
+    /// Buffers in hand behind the one that is being sent.
+    queued: u8,
+    /// The source has given its last byte, while some were still being sent.
+    dry: bool,
 }
 
 impl Flow {
     pub(super) fn new(direction: Direction) -> Self {
-        Self { direction, state: State::Held, bulk: false, streak: 0 }
+        Self { direction, state: State::Held, bulk: false, streak: 0, armed: false, queued: 0, dry: false }
     }
 
     /// The source has finished and all is delivered.
@@ -109,31 +115,63 @@ impl Flow {
 
     /// Nothing reads from the source now, so that a reset of it would go unseen.
     pub(super) fn blind(&self) -> bool {
-        matches!(self.state, State::Stalled | State::Writable | State::Ended)
+        !self.armed && matches!(self.state, State::Stalled | State::Writable | State::Ended)
+    }
+
+    /// Received bytes are still being sent.
+    pub(super) fn busy(&self) -> bool {
+        matches!(self.state, State::Sending | State::Stalled)
+    }
+
+    /// The source has given its last byte, and now all of them are sent.
+    pub(super) fn delivered(&self) -> bool {
+        self.dry && !self.busy()
+    }
+
+    /// The receive in flight has ended. Answers whether what it ended with must wait until all is sent.
+    pub(super) fn dries(&mut self) -> bool {
+        self.armed = false;
+        self.dry = self.busy();
+        self.dry
     }
 
     /// Asks for more bytes. `empty`: the source is known to hold none now.
     pub(super) fn next(&mut self, empty: bool) -> Operation {
+        self.state = State::Receiving;
         if self.bulk {
             return Operation::Move(self.direction);
         }
-        self.state = State::Receiving;
+        if std::mem::replace(&mut self.armed, true) {
+            return Operation::Wait;
+        }
         Operation::Receive { direction: self.direction, empty }
     }
 
-    /// `length` bytes are in a buffer, which could have held `size`.
-    pub(super) fn received(&mut self, length: usize, size: usize) -> Operation {
+    /// `length` bytes are in a buffer, which could have held `size`. `goes_on`: the receive stays in flight.
+    pub(super) fn received(&mut self, length: usize, size: usize, goes_on: bool) -> Operation {
+        self.armed = goes_on;
         if self.state == State::Cut {
-            return Operation::Discard(self.direction);
+            return Operation::DiscardLast(self.direction);
         }
-        self.streak = if length == size { self.streak + 1 } else { 0 };
+        self.streak = if length == size { self.streak.saturating_add(1) } else { 0 };
+        if self.busy() {
+            self.queued += 1;
+            return Operation::Wait;
+        }
         self.state = State::Sending;
         Operation::Send(self.direction)
     }
 
+    /// A receive ended with nothing.
+    pub(super) fn again(&mut self) -> Operation {
+        self.armed = false;
+        if self.state == State::Receiving { self.next(false) } else { Operation::Wait }
+    }
+
     /// No buffer was free.
     pub(super) fn starved(&mut self) -> Operation {
-        if self.state == State::Cut {
+        self.armed = false;
+        if self.state != State::Receiving {
             return Operation::Wait;
         }
         self.state = State::Starved;
@@ -154,7 +192,19 @@ impl Flow {
             self.state = State::Stalled;
             return Operation::Park(self.direction);
         }
-        if self.streak >= STREAK {
+        if self.queued > 0 {
+            self.queued -= 1;
+            return if self.state == State::Stalled {
+                Operation::Park(self.direction)
+            } else {
+                Operation::Send(self.direction)
+            };
+        }
+        if self.dry {
+            self.state = State::Receiving;
+            return Operation::Wait;
+        }
+        if self.streak >= STREAK && !self.armed {
             self.bulk = true;
             self.streak = 0;
         }
@@ -165,7 +215,6 @@ impl Flow {
     pub(super) fn ready(&self) -> Operation {
         match self.state {
             State::Readable | State::Writable => Operation::Move(self.direction),
-            State::Receiving => Operation::Receive { direction: self.direction, empty: false },
             _ => Operation::Wait,
         }
     }
@@ -200,5 +249,7 @@ impl Flow {
     /// Nothing is to be delivered any more.
     pub(super) fn cut(&mut self) {
         self.state = State::Cut;
+        self.queued = 0;
+        self.dry = false;
     }
 }

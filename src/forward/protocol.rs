@@ -34,7 +34,9 @@ impl Side {
 pub enum InFlight {
     /// The connect to the backend.
     Connect,
-    /// A receive, send or poll of one direction.
+    /// A receive of one direction.
+    Receive(Direction),
+    /// A send or poll of one direction.
     Flow(Direction),
     /// The watch for a side's reset.
     Watch(Side),
@@ -42,8 +44,10 @@ pub enum InFlight {
 
 impl InFlight {
     /// Each of them.
-    pub(super) const ALL: [Self; 5] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::Connect,
+        Self::Receive(Direction::In),
+        Self::Receive(Direction::Out),
         Self::Flow(Direction::In),
         Self::Flow(Direction::Out),
         Self::Watch(Side::Client),
@@ -53,8 +57,9 @@ impl InFlight {
     pub(super) fn bit(self) -> u8 {
         1 << match self {
             Self::Connect => 0,
-            Self::Flow(direction) => 1 + direction as u8,
-            Self::Watch(side) => 3 + side as u8,
+            Self::Receive(direction) => 1 + direction as u8,
+            Self::Flow(direction) => 3 + direction as u8,
+            Self::Watch(side) => 5 + side as u8,
         }
     }
 }
@@ -93,7 +98,11 @@ pub enum Event {
         size: usize,
         /// The socket still holds some.
         more: bool,
+        /// The receive goes on by itself: what comes next is `Received` unasked for.
+        goes_on: bool,
     },
+    /// A receive ended with nothing after all.
+    Again(Direction),
     /// A receive found no free buffer.
     NoBuffer(Direction),
     /// A buffer may be free again.
@@ -150,7 +159,7 @@ pub enum Operation {
     Wait,
     /// Pick a backend and connect. Completes as `Connected`, `ConnectFailed`, or at once as `Unserved`, `Queued`.
     Connect,
-    /// Receive into a buffer. Completes as `Received`, `End`, `Broken`, `NoBuffer`.
+    /// Receive into a buffer. Completes as `Received`, which may go on, `End`, `Broken`, `NoBuffer`, `Again`.
     Receive {
         /// Where the bytes flow.
         direction: Direction,
@@ -159,12 +168,14 @@ pub enum Operation {
     },
     /// Hear of the next free buffer, as `BufferFree`.
     AwaitBuffer(Direction),
-    /// Send the buffer just received. Completes as `Sent` or `Broken`.
+    /// Send the oldest buffer received. Completes as `Sent` or `Broken`.
     Send(Direction),
-    /// Park what was not taken and send it when there is room. Completes as `Sent` or `Broken`.
+    /// Park what is in hand and send the oldest of it when there is room. Completes as `Sent` or `Broken`.
     Park(Direction),
-    /// Let go of what a direction holds.
+    /// Let go of all that a direction holds.
     Discard(Direction),
+    /// Let go of what was received last: what came before it may still be being sent.
+    DiscardLast(Direction),
     /// A splice turn. Answered at once by `Moved`.
     Move(Direction),
     /// Hear when the source has bytes, as `Ready`.

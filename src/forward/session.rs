@@ -139,21 +139,35 @@ impl Session {
                 Operation::Wait
             }
             (Phase::Closing { .. }, _) => Operation::Wait,
-            (_, Event::Received { direction, length, size, more }) => {
+            (_, Event::Received { direction, length, size, more, goes_on }) => {
                 self.active = now;
                 self.empty[direction as usize] = !more;
-                self.flow(direction).received(length, size)
+                let operation = self.flow(direction).received(length, size, goes_on);
+                self.watch_if_blind(direction, now);
+                operation
             }
             (_, Event::Sent { direction, bytes, rest }) => {
                 self.delivered(direction, bytes, now);
                 let empty = self.empty[direction as usize];
                 let operation = self.flow(direction).sent(rest, empty);
+                if self.flow(direction).delivered() {
+                    self.ended(direction, now);
+                }
                 self.watch_if_blind(direction, now);
                 operation
             }
             (_, Event::Moved { direction, bytes, size, turn }) => self.moved(direction, bytes, size, turn, now),
             (_, Event::Ready(direction)) => self.flow(direction).ready(),
-            (_, Event::NoBuffer(direction)) => self.flow(direction).starved(),
+            (_, Event::Again(direction)) => {
+                let operation = self.flow(direction).again();
+                self.watch_if_blind(direction, now);
+                operation
+            }
+            (_, Event::NoBuffer(direction)) => {
+                let operation = self.flow(direction).starved();
+                self.watch_if_blind(direction, now);
+                operation
+            }
             (_, Event::BufferFree(direction)) => self.flow(direction).buffer_free(),
             (_, event) => {
                 self.rarely(event, now);
@@ -225,6 +239,7 @@ impl Session {
                     self.note(todo::CONNECT, Side::Client);
                 }
             }
+            Event::End(direction) if self.flow(direction).dries() => self.watch_if_blind(direction, now),
             Event::End(direction) => self.ended(direction, now),
             Event::Broken { side, during } => self.broken(side, Some(during), now),
             Event::Watched(side) => self.broken(side, None, now),
@@ -327,8 +342,8 @@ impl Session {
     fn launched(&mut self, operation: Operation) -> Operation {
         let what = match operation {
             Operation::Connect => InFlight::Connect,
-            Operation::Receive { direction, .. }
-            | Operation::Send(direction)
+            Operation::Receive { direction, .. } => InFlight::Receive(direction),
+            Operation::Send(direction)
             | Operation::Park(direction)
             | Operation::PollReadable(direction)
             | Operation::PollWritable(direction) => InFlight::Flow(direction),
@@ -345,12 +360,15 @@ impl Session {
     fn landed(&mut self, event: Event) {
         let what = match event {
             Event::Connected | Event::ConnectFailed | Event::Unserved(_) | Event::Queued(_) => InFlight::Connect,
+            Event::Received { goes_on: true, .. } => return,
             Event::Received { direction, .. }
+            | Event::Again(direction)
             | Event::NoBuffer(direction)
-            | Event::End(direction)
-            | Event::Broken { during: direction, .. }
-            | Event::Sent { direction, .. }
-            | Event::Ready(direction) => InFlight::Flow(direction),
+            | Event::End(direction) => InFlight::Receive(direction),
+            Event::Broken { side, during } if side == during.source() => InFlight::Receive(during),
+            Event::Broken { during: direction, .. } | Event::Sent { direction, .. } | Event::Ready(direction) => {
+                InFlight::Flow(direction)
+            }
             Event::Watched(side) | Event::Unwatched(side) => InFlight::Watch(side),
             _ => return,
         };

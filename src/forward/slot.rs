@@ -35,6 +35,30 @@ pub(super) enum Held {
     Pipe(Pipe),
 }
 
+impl Held {
+    /// Moves what is in a buffer out of it: others need it.
+    fn park(&mut self, io: &mut Resources) {
+        *self = match std::mem::replace(self, Self::Nothing) {
+            Self::Buffer { buffer, from, length } => Self::Parked(io.ring.park(buffer, from, length)),
+            other => other,
+        };
+    }
+
+    fn let_go(self, io: &mut Resources) {
+        match self {
+            Self::Nothing => {}
+            Self::Buffer { buffer, .. } => io.ring.buffers.release(buffer),
+            Self::Parked(parking) => {
+                io.ring.unpark(parking, 0, true);
+            }
+            Self::Pipe(pipe) => {
+                io.pipes.give_back(pipe);
+                io.own_counters().pipes.set(io.pipes.count() as u64);
+            }
+        }
+    }
+}
+
 /// A session and all that belongs to it.
 #[derive(Debug)]
 pub(super) struct Slot {
@@ -44,7 +68,9 @@ pub(super) struct Slot {
     pub(super) client: OwnedFd,
     pub(super) backend_socket: Option<OwnedFd>,
     held: [Held; 2],
-    /// What is in flight for each direction.
+    /// What was received behind that, oldest first.
+    behind: Vec<(Direction, Held)>,
+    /// What is in flight for each direction, receives aside.
     flying: [What; 2],
     pub(super) service: Lease<ServiceState>,
     pub(super) backend: Option<Lease<Backend>>,
@@ -81,7 +107,8 @@ impl Slot {
             generation,
             backend_socket: None,
             held: [Held::Nothing, Held::Nothing],
-            flying: Direction::BOTH.map(What::Receive),
+            behind: Vec::new(),
+            flying: Direction::BOTH.map(What::Send),
             service: accepted.service,
             backend: None,
             tried: Vec::new(),
@@ -102,7 +129,7 @@ impl Slot {
     pub(super) fn carry_out(&mut self, operation: Operation, io: &mut Resources) -> Option<Event> {
         match operation {
             Operation::Receive { direction, empty } => {
-                let token = self.fly(What::Receive(direction));
+                let token = self.token(What::Receive(direction));
                 io.ring.receive(token, self.socket(direction.source())?, empty);
             }
             Operation::Send(direction) => {
@@ -133,6 +160,10 @@ impl Slot {
             }
             Operation::Reset(side) => socket::reset(self.socket(side)?),
             Operation::Discard(direction) => self.let_go(direction, io),
+            Operation::DiscardLast(direction) => match self.behind.iter().rposition(|(of, _)| *of == direction) {
+                Some(last) => self.behind.remove(last).1.let_go(io),
+                None => self.let_go(direction, io),
+            },
             Operation::MeasureBacklog(side) => {
                 return Some(Event::Backlog(side, socket::unacknowledged(self.socket(side)?)));
             }
@@ -140,6 +171,7 @@ impl Slot {
             Operation::Cancel(what) => {
                 let what = match what {
                     InFlight::Connect => What::Connect,
+                    InFlight::Receive(direction) => What::Receive(direction),
                     InFlight::Flow(direction) => self.flying[direction as usize],
                     InFlight::Watch(side) => What::Watch(side),
                 };
@@ -167,7 +199,7 @@ impl Slot {
                     _ => 0,
                 };
                 if left == 0 {
-                    self.held[direction as usize] = Held::Nothing;
+                    self.held[direction as usize] = self.next(direction);
                 }
                 self.count(direction, sent, io);
                 Event::Sent { direction, bytes: sent, rest: left > 0 }
@@ -237,9 +269,7 @@ impl Slot {
     }
 
     fn fly(&mut self, what: What) -> u64 {
-        if let What::Receive(direction) | What::Send(direction) | What::SendParked(direction) | What::Poll(direction) =
-            what
-        {
+        if let What::Send(direction) | What::SendParked(direction) | What::Poll(direction) = what {
             self.flying[direction as usize] = what;
         }
         self.token(what)
@@ -251,8 +281,9 @@ impl Slot {
         };
         match io.ring.received(completion, socket) {
             Ok(Some((buffer, length))) => {
-                self.held[direction as usize] = Held::Buffer { buffer, from: 0, length };
-                Event::Received { direction, length, size: BUFFER_SIZE, more: completion.nonempty() }
+                self.hold(direction, buffer, length, io);
+                let (more, goes_on) = (completion.nonempty(), completion.more());
+                Event::Received { direction, length, size: BUFFER_SIZE, more, goes_on }
             }
             Ok(None) if self.hides_reset(direction, socket) => {
                 Event::Broken { side: direction.source(), during: direction }
@@ -262,9 +293,27 @@ impl Slot {
                 io.own_counters().buffers_refused.add(1);
                 Event::NoBuffer(direction)
             }
-            Err(error) if passes(error) => Event::Ready(direction),
+            Err(error) if passes(error) => Event::Again(direction),
             Err(_) => Event::Broken { side: direction.source(), during: direction },
         }
+    }
+
+    /// Takes what was just received in hand. Behind a slow sink it is parked at once: others need the buffer.
+    fn hold(&mut self, direction: Direction, buffer: Buffer, length: usize, io: &mut Resources) {
+        let held = &mut self.held[direction as usize];
+        match held {
+            Held::Nothing => *held = Held::Buffer { buffer, from: 0, length },
+            Held::Parked(_) => self.behind.push((direction, Held::Parked(io.ring.park(buffer, 0, length)))),
+            Held::Buffer { .. } | Held::Pipe(_) => {
+                self.behind.push((direction, Held::Buffer { buffer, from: 0, length }));
+            }
+        }
+    }
+
+    /// What is to be sent next.
+    fn next(&mut self, direction: Direction) -> Held {
+        let first = self.behind.iter().position(|(of, _)| *of == direction);
+        first.map_or(Held::Nothing, |first| self.behind.remove(first).1)
     }
 
     /// What looks like the end of a stream is a reset, whose error a send to the same socket took away. The completion of that send
@@ -288,7 +337,10 @@ impl Slot {
                 *held = Held::Buffer { buffer, from: from + sent, length: length - sent };
                 return Event::Sent { direction, bytes: sent, rest: true };
             }
-            Held::Buffer { buffer, .. } => io.ring.buffers.release(buffer),
+            Held::Buffer { buffer, .. } => {
+                io.ring.buffers.release(buffer);
+                self.held[direction as usize] = self.next(direction);
+            }
             other => *held = other,
         }
         Event::Sent { direction, bytes: sent, rest: false }
@@ -296,18 +348,12 @@ impl Slot {
 
     fn park(&mut self, direction: Direction, io: &mut Resources) {
         let token = self.fly(What::SendParked(direction));
-        let held = &mut self.held[direction as usize];
-        let parking = match std::mem::replace(held, Held::Nothing) {
-            Held::Buffer { buffer, from, length } => io.ring.park(buffer, from, length),
-            Held::Parked(parking) => parking,
-            other => {
-                *held = other;
-                return;
-            }
-        };
-        *held = Held::Parked(parking);
-        if let Some(socket) = self.socket(direction.sink()) {
-            io.ring.send_parked(token, socket, parking);
+        for (_, held) in self.behind.iter_mut().filter(|(of, _)| *of == direction) {
+            held.park(io);
+        }
+        self.held[direction as usize].park(io);
+        if let (Held::Parked(parking), Some(socket)) = (&self.held[direction as usize], self.socket(direction.sink())) {
+            io.ring.send_parked(token, socket, *parking);
         }
     }
 
@@ -337,16 +383,9 @@ impl Slot {
     }
 
     fn let_go(&mut self, direction: Direction, io: &mut Resources) {
-        match std::mem::replace(&mut self.held[direction as usize], Held::Nothing) {
-            Held::Nothing => {}
-            Held::Buffer { buffer, .. } => io.ring.buffers.release(buffer),
-            Held::Parked(parking) => {
-                io.ring.unpark(parking, 0, true);
-            }
-            Held::Pipe(pipe) => {
-                io.pipes.give_back(pipe);
-                io.own_counters().pipes.set(io.pipes.count() as u64);
-            }
+        std::mem::replace(&mut self.held[direction as usize], Held::Nothing).let_go(io);
+        while let held @ (Held::Buffer { .. } | Held::Parked(_)) = self.next(direction) {
+            held.let_go(io);
         }
     }
 

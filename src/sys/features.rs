@@ -56,6 +56,8 @@ features! {
     buffer_ring,
     /// Multishot accept (5.19). Without it: one accept at a time.
     multishot_accept,
+    /// Multishot receive with a limit (6.17): a receive stays armed from one small message to the next. Without it: one at a time.
+    multishot_receive,
     /// `IORING_RECVSEND_POLL_FIRST` (5.19): no attempt on a socket that was left empty.
     poll_first,
     /// `IOSQE_CQE_SKIP_SUCCESS` (5.17): descriptors are closed on the ring, unheard. Without it: `close(2)`.
@@ -107,7 +109,7 @@ impl Features {
             set(&mut builder);
             builder.build(4).is_ok()
         };
-        let plain = IoUring::new(4).map_err(ring::Refused::new)?;
+        let mut plain = IoUring::new(4).map_err(ring::Refused::new)?;
         let mut probe = Probe::new();
         plain.submitter().register_probe(&mut probe).map_err(ring::Refused::new)?;
         if !plain.params().is_feature_ext_arg() || !plain.params().is_feature_nodrop() {
@@ -115,6 +117,7 @@ impl Features {
         }
         // No bit tells of multishot accept or POLL_FIRST; they came with 5.19, as the socket operation did.
         let linux_5_19 = probe.is_supported(opcode::Socket::CODE);
+        let buffer_ring = Buffers::new(&plain, true).is_ok();
         let found = Self {
             defer_taskrun: setup(|builder| {
                 builder.setup_single_issuer().setup_defer_taskrun();
@@ -125,8 +128,9 @@ impl Features {
             submit_all: setup(|builder| {
                 builder.setup_submit_all();
             }),
-            buffer_ring: Buffers::new(&plain, true).is_ok(),
+            buffer_ring,
             multishot_accept: linux_5_19,
+            multishot_receive: buffer_ring && allowed.buffer_ring && ring::receives_multishot(&mut plain),
             poll_first: linux_5_19,
             ring_close: plain.params().is_feature_skip_cqe_on_success(),
             big_pipes: true,

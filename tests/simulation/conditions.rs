@@ -24,12 +24,15 @@ pub(crate) struct Conditions {
     pub(crate) budget: u64,
     /// Receives go through the buffer ring; else a poll and a direct call.
     pub(crate) ring: bool,
+    /// A receive goes on until two buffers' worth has come.
+    pub(crate) multishot: bool,
 }
 
 impl Conditions {
     pub(crate) fn some(r: &mut Rng) -> Self {
         let buffer = [10, 1000, 16 * 1024][r.usize(0..3)];
         let lag = [0, 1, 5][r.usize(0..3)];
+        let ring = r.u8(0..4) > 0;
         Self {
             buffer,
             lag,
@@ -39,7 +42,8 @@ impl Conditions {
             pipes_scarce: if r.u8(0..4) == 0 { 3 } else { 200 },
             pipe: r.u64(1..=16) * buffer,
             budget: r.u64(1..=32) * buffer,
-            ring: r.u8(0..4) > 0,
+            ring,
+            multishot: ring && r.u8(0..3) > 0,
         }
     }
 

@@ -19,6 +19,8 @@ pub(crate) enum Kind {
     Receive {
         /// No buffer will be free.
         starved: bool,
+        /// It goes on until so many bytes have come.
+        limit: Option<u64>,
     },
     /// Now or not at all.
     Send,
@@ -55,14 +57,18 @@ pub(crate) struct Flight {
 /// What the worker and its kernel hold for a session.
 #[derive(Debug, Default)]
 pub(crate) struct Kernel {
-    flights: [Option<Flight>; 5],
+    flights: [Option<Flight>; 7],
     /// The event, or none where the worker is to receive by a direct call.
     completions: VecDeque<(InFlight, Option<Event>)>,
     reaping: bool,
     tickets: u32,
     pub(crate) established: bool,
-    /// Bytes in a buffer or parked, of each direction.
+    /// Bytes in buffers whose completions wait to be taken, of each direction.
+    filled: [VecDeque<Bytes>; 2],
+    /// Bytes in a buffer or parked, to be sent next.
     pub(crate) held: [Bytes; 2],
+    /// What was received behind them.
+    pub(crate) behind: [VecDeque<Bytes>; 2],
     /// The pipe that each direction has been lent.
     pub(crate) pipes: [Option<Queue>; 2],
     /// Waits for a free buffer.
@@ -72,18 +78,26 @@ pub(crate) struct Kernel {
 fn slot(what: InFlight) -> usize {
     match what {
         InFlight::Connect => 0,
-        InFlight::Flow(direction) => 1 + direction as usize,
-        InFlight::Watch(side) => 3 + side as usize,
+        InFlight::Receive(direction) => 1 + direction as usize,
+        InFlight::Flow(direction) => 3 + direction as usize,
+        InFlight::Watch(side) => 5 + side as usize,
     }
 }
 
-const ALL: [InFlight; 5] = [
+const ALL: [InFlight; 7] = [
     InFlight::Connect,
+    InFlight::Receive(Direction::In),
+    InFlight::Receive(Direction::Out),
     InFlight::Flow(Direction::In),
     InFlight::Flow(Direction::Out),
     InFlight::Watch(Side::Client),
     InFlight::Watch(Side::Backend),
 ];
+
+/// The operation has completed, and stays in flight.
+fn goes_on(event: Option<Event>) -> bool {
+    matches!(event, Some(Event::Received { goes_on: true, .. }))
+}
 
 impl Kernel {
     pub(crate) fn flight(&self, what: InFlight) -> Option<&Flight> {
@@ -92,6 +106,32 @@ impl Kernel {
 
     pub(crate) fn idle(&self) -> bool {
         self.flights.iter().all(Option::is_none)
+    }
+
+    /// What a receive has brought goes behind what is there already.
+    fn hold(&mut self, direction: Direction) {
+        let index = direction as usize;
+        let Some(bytes) = self.filled[index].pop_front() else { panic!("nothing was received") };
+        if self.sends(direction) {
+            self.behind[index].push_back(bytes);
+        } else {
+            self.held[index] = bytes;
+        }
+    }
+
+    /// Received bytes are still being sent, as far as the worker knows.
+    pub(crate) fn sends(&self, direction: Direction) -> bool {
+        let flight = self.flight(InFlight::Flow(direction));
+        flight.is_some_and(|flight| matches!(flight.kind, Kind::Send | Kind::Park))
+            || !self.held[direction as usize].is_empty()
+    }
+
+    /// What is sent makes room for what is behind it.
+    fn advance(&mut self, direction: Direction) {
+        let index = direction as usize;
+        if self.held[index].is_empty() {
+            self.held[index] = self.behind[index].pop_front().unwrap_or_default();
+        }
     }
 
     pub(crate) fn start(&mut self, what: InFlight, kind: Kind) {
@@ -151,14 +191,16 @@ impl World {
 
     fn possible(&self, what: InFlight, kind: Kind) -> bool {
         let [source, sink, watched] = match what {
-            InFlight::Flow(direction) => [direction.source(), direction.sink(), direction.source()],
+            InFlight::Receive(direction) | InFlight::Flow(direction) => {
+                [direction.source(), direction.sink(), direction.source()]
+            }
             InFlight::Watch(side) => [side; 3],
             InFlight::Connect => [Side::Backend; 3],
         }
         .map(|side| &self.connections[side as usize]);
         match kind {
             Kind::Connect(fate) => fate != Fate::Hangs,
-            Kind::Receive { starved } => starved || source.readable(),
+            Kind::Receive { starved, .. } => starved || source.readable(),
             Kind::PollReadable { spurious } => spurious || source.readable(),
             Kind::Send => true,
             Kind::PollWritable { spurious } => spurious || sink.writable(),
@@ -188,10 +230,10 @@ impl World {
                 let faulty = self.connections[side as usize].faulty() || self.connections[side as usize].gone;
                 Some(if faulty { Event::Watched(side) } else { Event::Unwatched(side) })
             }
-            (InFlight::Flow(direction), Kind::Receive { .. }) if stopped => Some(Event::Ready(direction)),
-            (InFlight::Flow(direction), Kind::Receive { starved: true }) => Some(Event::NoBuffer(direction)),
-            (InFlight::Flow(direction), Kind::Receive { .. }) if self.conditions.ring => self.receive(direction),
-            (InFlight::Flow(_), Kind::Receive { .. }) => None,
+            (InFlight::Receive(direction), _) if stopped => Some(Event::Again(direction)),
+            (InFlight::Receive(direction), Kind::Receive { starved: true, .. }) => Some(Event::NoBuffer(direction)),
+            (InFlight::Receive(direction), _) if self.conditions.ring => self.receive(direction),
+            (InFlight::Receive(_), _) => None,
             (InFlight::Flow(direction), Kind::PollReadable { .. } | Kind::PollWritable { .. }) => {
                 Some(Event::Ready(direction))
             }
@@ -201,7 +243,7 @@ impl World {
         };
         self.note(|_| format!("  {what:?} completes: {event:?}"));
         if let Some(flight) = &mut self.kernel.flights[slot(what)] {
-            flight.done = true;
+            flight.done = !goes_on(event);
         }
         self.kernel.completions.push_back((what, event));
         if !self.kernel.reaping {
@@ -216,12 +258,19 @@ impl World {
         self.kernel.reaping = false;
         for _ in 0..self.kernel.completions.len() {
             let Some((what, event)) = self.kernel.completions.pop_front() else { return };
-            self.kernel.flights[slot(what)] = None;
+            if !goes_on(event) {
+                self.kernel.flights[slot(what)] = None;
+            }
             let event = match (what, event) {
                 (_, Some(event)) => event,
-                (InFlight::Flow(direction), None) => self.receive(direction).unwrap_or(Event::Ready(direction)),
+                (InFlight::Receive(direction), None) => self.receive(direction).unwrap_or(Event::Again(direction)),
                 (_, None) => panic!("{what:?} receives"),
             };
+            match event {
+                Event::Received { direction, .. } => self.kernel.hold(direction),
+                Event::Sent { direction, .. } => self.kernel.advance(direction),
+                _ => {}
+            }
             self.tell(event);
             if self.record.closed {
                 return;
@@ -241,7 +290,7 @@ impl World {
         let (size, ring) = (self.conditions.buffer, self.conditions.ring);
         if !ring && self.one_in(16) {
             // Ready, and nothing there after all.
-            return Some(Event::Ready(direction));
+            return Some(Event::Again(direction));
         }
         if !ring && self.one_in(self.conditions.buffers_scarce) {
             return Some(Event::NoBuffer(direction));
@@ -250,14 +299,17 @@ impl World {
         let source = &mut self.connections[side as usize];
         match source.receive(size) {
             Got::Bytes(bytes) => {
-                let event = Event::Received {
-                    direction,
-                    length: length(&bytes) as usize,
-                    size: size as usize,
-                    more: ring && !source.received.is_empty(),
+                let more = ring && !source.received.is_empty();
+                let (length, size) = (length(&bytes), size as usize);
+                let goes_on = match &mut self.kernel.flights[slot(InFlight::Receive(direction))] {
+                    Some(Flight { kind: Kind::Receive { limit: Some(left), .. }, .. }) => {
+                        *left = left.saturating_sub(length);
+                        *left > 0
+                    }
+                    _ => false,
                 };
-                self.kernel.held[direction as usize] = bytes;
-                Some(event)
+                self.kernel.filled[direction as usize].push_back(bytes);
+                Some(Event::Received { direction, length: length as usize, size, more, goes_on })
             }
             Got::Nothing => None,
             Got::End if !ring && self.hides_reset(side) => Some(Event::Broken { side, during: direction }),

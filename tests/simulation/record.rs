@@ -47,6 +47,8 @@ pub(crate) struct Record {
     pub(crate) lost: u64,
     /// The last receive left bytes in the socket.
     more: [bool; 2],
+    /// The source has given its last byte, and some wait for the sink.
+    dry: [bool; 2],
     paths: [Path; 2],
     pub(crate) closed: bool,
 }
@@ -83,7 +85,8 @@ impl World {
                 self.coverage.slow_queue += u64::from(sent > self.record.active);
                 self.record.active = self.record.active.max(sent);
             }
-            Event::Received { direction, length, size, more } => {
+            Event::Received { direction, length, size, more, .. } => {
+                self.coverage.received_behind += u64::from(!self.kernel.behind[direction as usize].is_empty());
                 self.record.paths[direction as usize].received(length == size);
                 self.record.more[direction as usize] = more;
                 self.record.active = now;
@@ -93,9 +96,18 @@ impl World {
                 if bytes > 0 {
                     self.record.active = now;
                 }
-                if !rest {
-                    self.record.paths[direction as usize].copied();
+                if !rest && !self.kernel.sends(direction) {
+                    if self.kernel.flight(InFlight::Receive(direction)).is_none() {
+                        self.record.paths[direction as usize].copied();
+                    }
+                    if std::mem::take(&mut self.record.dry[direction as usize]) {
+                        self.learn_end(direction);
+                    }
                 }
+            }
+            Event::End(direction) if self.kernel.sends(direction) => {
+                self.coverage.ended_behind += 1;
+                self.record.dry[direction as usize] = true;
             }
             Event::End(direction) => self.learn_end(direction),
             Event::Broken { side, during } => self.learn_break(side, Some(during)),
@@ -134,9 +146,15 @@ impl World {
         }
     }
 
-    fn learn_break(&mut self, side: Side, during: Option<Direction>) {
+    fn learn_break(&mut self, side: Side, mut during: Option<Direction>) {
         let (now, record) = (self.now, &mut self.record);
         let from = Direction::from(side);
+        if during == Some(from) && self.kernel.sends(from) {
+            // What it sent before is still on its way to the sink.
+            self.coverage.broken_behind += 1;
+            record.dry[from as usize] = true;
+            during = None;
+        }
         if record.broken.is_none() {
             record.broken = Some((side, now));
             record.drained = record.ended[from as usize].then_some(now);
@@ -180,7 +198,7 @@ impl World {
             Operation::Send(direction) | Operation::Park(direction) => {
                 assert_eq!(flows(direction), (true, false), "sends what it has not");
             }
-            Operation::Discard(_) => assert!(record.broken.is_some(), "throws bytes away"),
+            Operation::Discard(_) | Operation::DiscardLast(_) => assert!(record.broken.is_some(), "throws bytes away"),
             Operation::Move(direction) => {
                 assert!(!flows(direction).0, "splices although a buffer waits for the sink");
                 assert!(record.paths[direction as usize].bulk, "splices a stream that is not bulk");
@@ -283,15 +301,19 @@ impl World {
 
     /// Something is under way that will make the direction go on.
     fn busy(&self, direction: Direction) -> bool {
-        self.kernel.flight(InFlight::Flow(direction)).is_some() || self.kernel.starved[direction as usize]
+        let flies = |what| self.kernel.flight(what).is_some();
+        flies(InFlight::Receive(direction))
+            || flies(InFlight::Flow(direction))
+            || self.kernel.starved[direction as usize]
     }
 
     fn sees_reset(&self, side: Side) -> bool {
         let reads = || {
             let direction = Direction::from(side);
             // A send from a buffer completes at once, and a buffer comes free soon: the next receive follows.
-            let soon = |kind| matches!(kind, Kind::Receive { .. } | Kind::PollReadable { .. } | Kind::Send);
-            self.kernel.flight(InFlight::Flow(direction)).is_some_and(|flight| soon(flight.kind) || flight.done)
+            let soon = |kind| matches!(kind, Kind::PollReadable { .. } | Kind::Send);
+            self.kernel.flight(InFlight::Receive(direction)).is_some()
+                || self.kernel.flight(InFlight::Flow(direction)).is_some_and(|flight| soon(flight.kind) || flight.done)
                 || self.kernel.starved[direction as usize]
         };
         self.kernel.flight(InFlight::Watch(side)).is_some() || self.connections[side as usize].shut() || reads()

@@ -16,7 +16,8 @@ impl World {
             Operation::Connect => return self.connect(),
             Operation::Receive { direction, .. } => {
                 let starved = self.conditions.ring && self.one_in(self.conditions.buffers_scarce);
-                self.kernel.start(InFlight::Flow(direction), Kind::Receive { starved });
+                let limit = self.conditions.multishot.then_some(2 * self.conditions.buffer);
+                self.kernel.start(InFlight::Receive(direction), Kind::Receive { starved, limit });
             }
             Operation::AwaitBuffer(direction) => {
                 self.kernel.starved[direction as usize] = true;
@@ -31,6 +32,13 @@ impl World {
             Operation::Discard(direction) => {
                 self.coverage.discarded += u64::from(length(&self.kernel.held[direction as usize]) > 0);
                 self.kernel.held[direction as usize] = 0..0;
+                self.kernel.behind[direction as usize].clear();
+            }
+            Operation::DiscardLast(direction) => {
+                self.coverage.discarded_behind += 1;
+                if self.kernel.behind[direction as usize].pop_back().is_none() {
+                    self.kernel.held[direction as usize] = 0..0;
+                }
             }
             Operation::Move(direction) => return Some(self.turn(direction)),
             Operation::PollReadable(direction) => {

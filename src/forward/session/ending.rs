@@ -43,14 +43,18 @@ impl Session {
                 self.phase =
                     Phase::PassingOn { broken: side, progress: now, backlog: usize::MAX, look: NEVER, step: 1 };
                 self.watch(side.other());
-                if during == Some(from) || self.flow(from).over() {
+                if during == Some(from) && !self.flow(from).dries() || self.flow(from).over() {
                     self.drained(from);
                 } else {
                     self.note(todo::MEASURE, from.sink());
                 }
             }
             Phase::PassingOn { broken, .. } if broken != side => self.close(Outcome::Closed(reset_by(broken)), now),
-            Phase::PassingOn { .. } if during == Some(from) => self.drained(from),
+            Phase::PassingOn { .. } if during == Some(from) => {
+                if !self.flow(from).dries() {
+                    self.drained(from);
+                }
+            }
             Phase::PassingOn { .. } | Phase::Closing { .. } => {}
         }
     }
