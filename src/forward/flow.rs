@@ -128,6 +128,11 @@ impl Flow {
         self.dry && !self.busy()
     }
 
+    /// What is being sent is the last of the stream.
+    pub(super) fn sends_last(&self) -> bool {
+        self.dry && self.queued == 0
+    }
+
     /// The receive in flight has ended. Answers whether what it ended with must wait until all is sent.
     pub(super) fn dries(&mut self) -> bool {
         self.armed = false;

@@ -123,6 +123,11 @@ impl Session {
         matches!(self.phase, Phase::Connecting { cancelled: true, .. })
     }
 
+    /// Behind what is being sent comes the end of the stream: the two can go in one packet.
+    pub fn ends_behind(&self, direction: Direction) -> bool {
+        self.phase == Phase::Open && self.flows[direction as usize].sends_last()
+    }
+
     /// Works one event in and answers what to do first. Call [`Session::then`] until it says `Wait`.
     #[inline]
     pub fn on(&mut self, event: Event, now: Millis) -> Operation {

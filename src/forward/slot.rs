@@ -132,13 +132,6 @@ impl Slot {
                 let token = self.token(What::Receive(direction));
                 io.ring.receive(token, self.socket(direction.source())?, empty);
             }
-            Operation::Send(direction) => {
-                let token = self.fly(What::Send(direction));
-                let socket = self.socket(direction.sink())?;
-                if let Held::Buffer { buffer, from, length } = &self.held[direction as usize] {
-                    io.ring.send(token, socket, buffer, *from, *length);
-                }
-            }
             Operation::Park(direction) => self.park(direction, io),
             Operation::Move(direction) => return Some(self.turn(direction, io)),
             Operation::PollReadable(direction) => {
@@ -177,9 +170,19 @@ impl Slot {
                 };
                 io.ring.cancel(Token::Nobody.pack(), self.token(what));
             }
-            Operation::AwaitBuffer(_) | Operation::Wait | Operation::Close(_) => {}
+            Operation::Send(_) | Operation::AwaitBuffer(_) | Operation::Wait | Operation::Close(_) => {}
         }
         None
+    }
+
+    /// Sends what a direction holds.
+    pub(super) fn send(&mut self, direction: Direction, io: &mut Resources) {
+        let token = self.fly(What::Send(direction));
+        let more = self.session.ends_behind(direction);
+        let held = &self.held[direction as usize];
+        if let (Held::Buffer { buffer, from, length }, Some(socket)) = (held, self.socket(direction.sink())) {
+            io.ring.send(token, socket, buffer, *from, *length, more);
+        }
     }
 
     /// Turns a completion into the event that the session understands.

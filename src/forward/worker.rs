@@ -77,6 +77,8 @@ pub struct Worker {
     process: Arc<Places>,
     /// Directions that wait for a buffer, oldest first; entries of sessions that have ended are passed over.
     starved: VecDeque<(u32, u32, Direction)>,
+    /// Sends of this turn: they go to the ring at its end, when it is known whether the end of the stream follows.
+    to_send: Vec<(u32, Direction)>,
     /// Sessions to be ended, by the moment: slot and generation.
     to_close: VecDeque<(Millis, u32, u32)>,
     generation: u32,
@@ -101,6 +103,7 @@ impl Worker {
             mailbox: share.mailbox,
             process: share.process,
             starved: VecDeque::new(),
+            to_send: Vec::new(),
             to_close: VecDeque::new(),
             generation: 0,
             table: 0,
@@ -120,6 +123,7 @@ impl Worker {
             let deadline = self.deadlines.next().unwrap_or(NEVER);
             let due = deadline.min(close).min(self.io.pipes.due()).min(self.listeners.due());
             // Some still wait for a buffer or a place, and there are some: they are not to wait for a chance event, too.
+            self.send_all();
             let hungry = self.io.called || !self.starved.is_empty() && self.io.ring.buffers.free() > 0;
             let timeout = if hungry { Some(Duration::ZERO) } else { self.io.until(due) };
             self.io.ring.wait(timeout, &mut completions).map_err(Fault::Wait)?;
@@ -164,6 +168,10 @@ impl Worker {
         loop {
             match operation {
                 Operation::Wait => break,
+                Operation::Send(direction) => {
+                    self.to_send.push((number, direction));
+                    operation = slot.session.then();
+                }
                 Operation::AwaitBuffer(direction) => {
                     self.starved.push_back((number, slot.generation, direction));
                     operation = slot.session.then();
@@ -183,6 +191,15 @@ impl Worker {
             }
         }
         self.deadlines.no_later(number, slot.session.due());
+    }
+
+    /// Hands this turn's sends to the ring. A session with one of them in flight is still here.
+    fn send_all(&mut self) {
+        for (number, direction) in self.to_send.drain(..) {
+            if let Some(slot) = self.sessions.get_mut(number as usize) {
+                slot.send(direction, &mut self.io);
+            }
+        }
     }
 
     fn keep_deadlines(&mut self) {

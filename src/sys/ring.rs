@@ -299,10 +299,19 @@ impl Ring {
     }
 
     /// Sends `length` bytes of a buffer from `from` on, now or not at all (`EAGAIN`). The buffer must be kept until it completes.
-    pub fn send(&mut self, token: u64, socket: BorrowedFd<'_>, buffer: &Buffer, from: usize, length: usize) {
+    /// `more`: something follows at once, so that a packet that is not full can wait for it.
+    pub fn send(
+        &mut self,
+        token: u64,
+        socket: BorrowedFd<'_>,
+        buffer: &Buffer,
+        from: usize,
+        length: usize,
+        more: bool,
+    ) {
         let bytes = &self.buffers.bytes(buffer)[from..from + length];
         let entry = opcode::Send::new(Fd(socket.as_raw_fd()), bytes.as_ptr(), bytes.len() as u32)
-            .flags(libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT)
+            .flags(libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT | if more { libc::MSG_MORE } else { 0 })
             .build();
         self.push(entry.user_data(token));
     }

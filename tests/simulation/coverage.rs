@@ -52,6 +52,7 @@ counts! {
     discarded_behind,
     received_behind,
     ended_behind,
+    sent_with_end,
     broken_behind,
     no_buffer,
     no_pipe,

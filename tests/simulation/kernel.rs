@@ -327,6 +327,11 @@ impl World {
 
     fn send(&mut self, direction: Direction, parked: bool) -> Event {
         let (side, index) = (direction.sink(), direction as usize);
+        if self.session.ends_behind(direction) {
+            self.coverage.sent_with_end += 1;
+            let last = self.record.dry[index] && self.kernel.behind[index].is_empty();
+            assert!(last && self.record.broken.is_none(), "a packet is held back although no end follows");
+        }
         let held = self.kernel.held[index].clone();
         // Memory may be short: then a send takes less than there is room for, if not to be parked even nothing.
         let most = if self.one_in(16) { self.random.u64(u64::from(parked)..=length(&held)) } else { length(&held) };

@@ -48,7 +48,7 @@ pub(crate) struct Record {
     /// The last receive left bytes in the socket.
     more: [bool; 2],
     /// The source has given its last byte, and some wait for the sink.
-    dry: [bool; 2],
+    pub(crate) dry: [bool; 2],
     paths: [Path; 2],
     pub(crate) closed: bool,
 }
