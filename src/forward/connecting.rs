@@ -22,7 +22,8 @@ impl Slot {
             Err(event) => return Some(event),
         };
         let address = backend.address;
-        let socket = match socket::for_backend(address) {
+        self.owes_acknowledgement = self.service.opening.by_client();
+        let socket = match socket::for_backend(address, self.owes_acknowledgement) {
             Ok(socket) => socket,
             Err(error) => {
                 io.report_rarely(Cause::LocalFault, || Report::LocalFault {

@@ -225,6 +225,7 @@ impl Session {
             Event::Connected => {
                 self.phase = Phase::Open;
                 self.active = now;
+                self.watch = self.watch.min(now.saturating_add(WATCH_AFTER));
                 self.note(todo::START, Side::Client);
                 self.note(todo::START, Side::Backend);
             }

@@ -78,6 +78,10 @@ pub(super) struct Slot {
     pub(super) tried: Vec<Arc<Backend>>,
     /// It waits for a place in a backend.
     pub(super) in_line: bool,
+    /// Nobody has said anything yet.
+    silent: bool,
+    /// The backend's acceptance is not acknowledged yet: the first bytes of the client are to do that.
+    pub(super) owes_acknowledgement: bool,
     /// The last failure was this machine's own.
     pub(super) local_fault: bool,
     begun: u64,
@@ -113,6 +117,8 @@ impl Slot {
             backend: None,
             tried: Vec::new(),
             in_line: false,
+            silent: true,
+            owes_acknowledgement: false,
             local_fault: false,
             begun: io.micros,
             connect_micros: None,
@@ -284,6 +290,9 @@ impl Slot {
         };
         match io.ring.received(completion, socket) {
             Ok(Some((buffer, length))) => {
+                if std::mem::take(&mut self.silent) {
+                    self.service.opening.seen(direction == Direction::In);
+                }
                 self.hold(direction, buffer, length, io);
                 let (more, goes_on) = (completion.nonempty(), completion.more());
                 Event::Received { direction, length, size: BUFFER_SIZE, more, goes_on }
@@ -298,6 +307,22 @@ impl Slot {
             }
             Err(error) if passes(error) => Event::Again(direction),
             Err(_) => Event::Broken { side: direction.source(), during: direction },
+        }
+    }
+
+    /// Has the backend's socket acknowledge at once from now on, as the kernel would have by itself.
+    fn acknowledge(&mut self) {
+        self.owes_acknowledgement = false;
+        self.backend_socket.iter().for_each(|socket| socket::acknowledge(socket.as_fd()));
+    }
+
+    /// Some time has passed: a client that says nothing does not keep the backend waiting.
+    pub(super) fn time_passes(&mut self) {
+        if self.owes_acknowledgement {
+            self.acknowledge();
+            if self.silent && self.connect_micros.is_some() {
+                self.service.opening.seen(false);
+            }
         }
     }
 
@@ -334,6 +359,9 @@ impl Slot {
             Err(_) => return Event::Broken { side: direction.sink(), during: direction },
         };
         self.count(direction, sent, io);
+        if self.owes_acknowledgement && direction == Direction::Out && !self.session.ends_behind(direction) {
+            self.acknowledge();
+        }
         let held = &mut self.held[direction as usize];
         match std::mem::replace(held, Held::Nothing) {
             Held::Buffer { buffer, from, length } if sent < length => {

@@ -153,13 +153,23 @@ pub fn peer_address(socket: BorrowedFd<'_>) -> Option<SocketAddr> {
     SocketAddr::try_from(rustix::net::getpeername(socket).ok()??).ok()
 }
 
-/// A new non-blocking TCP socket for a connection to a backend.
-pub fn for_backend(address: SocketAddr) -> Result<OwnedFd, Errno> {
+/// A new non-blocking TCP socket for a connection to a backend. `delayed`: bytes for it are expected, so that the last step of its
+/// handshake, the acknowledgement, need not go out alone (`TCP_QUICKACK` off, tcp(7)); [`acknowledge`] ends that.
+pub fn for_backend(address: SocketAddr, delayed: bool) -> Result<OwnedFd, Errno> {
     let family = if address.is_ipv4() { rustix::net::AddressFamily::INET } else { rustix::net::AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = rustix::net::socket_with(family, rustix::net::SocketType::STREAM, flags, None)?;
     rustix::net::sockopt::set_tcp_nodelay(&socket, true)?;
+    if delayed {
+        rustix::net::sockopt::set_tcp_quickack(&socket, false)?;
+    }
     Ok(socket)
+}
+
+/// Has a socket send the acknowledgement that it owes, and others without delay, as it would without [`for_backend`]'s `delayed`.
+pub fn acknowledge(socket: BorrowedFd<'_>) {
+    // A connection that is gone owes nothing.
+    let _ = rustix::net::sockopt::set_tcp_quickack(socket, true);
 }
 
 /// Whether a connection waits on a listener.

@@ -7,6 +7,7 @@ mod least_connections;
 mod line;
 mod maglev;
 mod mixing;
+mod opening;
 mod random_two;
 mod round_robin;
 mod service;
@@ -24,6 +25,7 @@ use arc_swap::ArcSwap;
 pub use self::algorithm::Algorithm;
 pub use self::backend::{Backend, HasPlaces, Lease, Places, Role};
 pub use self::line::{Line, Ticket};
+pub use self::opening::Opening;
 pub use self::service::{Member, Roster, Service, Standby, Unpicked};
 use crate::observe::counters::{Counter, PerWorker, ServiceCounters};
 use crate::observe::redundancy::Redundancy;
@@ -111,6 +113,8 @@ pub struct ServiceState {
     pub places: Places,
     /// Who waits for a place in a backend.
     pub line: Line,
+    /// Who speaks first in its sessions.
+    pub opening: Opening,
     /// The cursor that all workers advance.
     pub cursor: AtomicU64,
     /// What each worker counts of it.
@@ -129,6 +133,7 @@ impl ServiceState {
             number,
             places: Places::new(limit),
             line: Line::new(queue),
+            opening: Opening::default(),
             cursor: AtomicU64::new(0),
             counters: PerWorker::new(workers),
             past_sessions: AtomicU64::new(0),

@@ -1,6 +1,6 @@
 //! Connecting to backends: the next one is tried, in good time, and nothing is left behind.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -164,4 +164,35 @@ fn other_clients_are_served_while_a_connect_hangs() {
     assert!(start.elapsed() < Duration::from_secs(1));
     slow.into_iter().for_each(reset);
     balancer.stop_after(client);
+}
+
+#[test]
+fn where_clients_speak_first_a_silent_one_is_connected_only_a_moment_later_and_the_next_at_once() {
+    let machine = Machine::alone();
+    let backend = Acceptor::new();
+    let balancer = machine.start(Setup::new().backend("up", backend.address));
+    let silent_client = || {
+        let start = Instant::now();
+        let (client, at_backend) = balancer.session(&backend);
+        let waited = start.elapsed();
+        send(&at_backend, 7, 100).expect("speaking first");
+        at_backend.shutdown(Shutdown::Write).expect("finishing");
+        assert_eq!(receive_to_end(&client, 7), (100, End::Clean));
+        waited
+    };
+    let mut waits = [Duration::MAX; 2];
+    for _ in 0..3 {
+        for _ in 0..10 {
+            let client = balancer.connect();
+            send(&client, 1, 1).expect("speaking first");
+            let at_backend = backend.accept();
+            (&at_backend).read_exact(&mut [0]).expect("hearing the client");
+        }
+        waits = [0, 1].map(|index| waits[index].min(silent_client()));
+    }
+    // Left to the kernel, the first would wait for 200 ms.
+    let moment = Duration::from_millis(10)..Duration::from_millis(150);
+    assert!(moment.contains(&waits[0]) && waits[1] < moment.start, "connected after {waits:?}");
+    balancer.await_no_session();
+    balancer.stop();
 }
