@@ -7,6 +7,7 @@ use io_uring::{IoUring, Probe, opcode};
 use thiserror::Error;
 
 use super::buffers::Buffers;
+use super::entrance::Entrance;
 use super::ring;
 
 /// The environment variable that switches features off: names separated by commas, or `all`.
@@ -62,6 +63,10 @@ features! {
     poll_first,
     /// `IOSQE_CQE_SKIP_SUCCESS` (5.17): descriptors are closed on the ring, unheard. Without it: `close(2)`.
     ring_close,
+    /// `IORING_REGISTER_RING_FDS` (5.18): entering the ring looks no descriptor up.
+    registered_ring,
+    /// `IORING_ENTER_NO_IOWAIT` (6.15): a worker that waits counts as idle. Without it, monitoring sees its core waiting for a disk.
+    no_iowait,
     /// `splice(2)` through pipes larger than the default 64 KiB, where the user's pipe budget allows.
     big_pipes,
 }
@@ -133,6 +138,8 @@ impl Features {
             multishot_receive: buffer_ring && allowed.buffer_ring && ring::receives_multishot(&mut plain),
             poll_first: linux_5_19,
             ring_close: plain.params().is_feature_skip_cqe_on_success(),
+            registered_ring: Entrance::registers(&plain),
+            no_iowait: Entrance::waits_idle(&plain),
             big_pipes: true,
         };
         Ok(found.and(allowed))

@@ -3,6 +3,7 @@
 
 pub mod buffers;
 pub mod channel;
+mod entrance;
 pub mod features;
 pub mod pipe;
 pub mod process;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use io_uring::register::Restriction;
 use io_uring::squeue::{Entry, Flags};
-use io_uring::types::{Fd, SubmitArgs, Timespec};
+use io_uring::types::Fd;
 use io_uring::{IoUring, cqueue, opcode};
 use slab::Slab;
 use socket2::SockAddr;
@@ -18,6 +18,7 @@ use thiserror::Error;
 
 use super::Errno;
 use super::buffers::{BUFFER_SIZE, Buffer, Buffers, GROUP};
+use super::entrance::Entrance;
 use super::features::Features;
 
 /// Operations that can wait for one submission; more are submitted in between.
@@ -138,6 +139,7 @@ pub struct Ring {
     next_address: usize,
     /// Never freed before the process ends: the kernel may still read from it while it takes the ring down.
     parked: ManuallyDrop<Slab<Parked>>,
+    entrance: Entrance,
     /// Completions fetched early, to make room for submissions.
     spilled: Vec<Completion>,
     /// What made the ring unusable; the next wait tells.
@@ -189,6 +191,7 @@ impl Ring {
         }
         let ring = builder.build(SUBMISSIONS).map_err(Refused::new)?;
         let buffers = Buffers::new(&ring, features.buffer_ring).map_err(Refused::new)?;
+        let entrance = Entrance::new(&ring, features).map_err(Refused::new)?;
         confine(&ring).map_err(Refused::new)?;
         let nowhere = SockAddr::from(SocketAddr::from(([0, 0, 0, 0], 0)));
         Ok(Self {
@@ -198,6 +201,7 @@ impl Ring {
             addresses: vec![nowhere; SUBMISSIONS as usize].into(),
             next_address: 0,
             parked: ManuallyDrop::new(Slab::new()),
+            entrance,
             spilled: Vec::new(),
             failure: None,
         })
@@ -214,13 +218,8 @@ impl Ring {
     /// Only what leaves the ring unusable.
     pub fn wait(&mut self, timeout: Option<Duration>, into: &mut Vec<Completion>) -> io::Result<()> {
         let timeout = if self.spilled.is_empty() { timeout } else { Some(Duration::ZERO) };
-        let outcome = match timeout {
-            None => self.ring.submit_and_wait(1),
-            Some(timeout) => {
-                let timespec = Timespec::new().sec(timeout.as_secs()).nsec(timeout.subsec_nanos());
-                self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&timespec))
-            }
-        };
+        let pushed = self.ring.submission().len() as u32;
+        let outcome = self.entrance.enter(pushed, timeout);
         match self.failure.take().map_or(outcome, Err) {
             Err(error) if error.raw_os_error() != Some(libc::ETIME) && !passes(&error) => return Err(error),
             _ => {}
