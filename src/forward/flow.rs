@@ -93,7 +93,7 @@ pub(super) struct Flow {
     /// A receive is in flight.
     armed: bool,
     /// Buffers in hand behind the one that is being sent.
-    queued: u8,
+    queued: u32,
     /// The source has given its last byte, while some were still being sent.
     dry: bool,
 }
@@ -116,6 +116,11 @@ impl Flow {
     /// Nothing reads from the source now, so that a reset of it would go unseen.
     pub(super) fn blind(&self) -> bool {
         !self.armed && matches!(self.state, State::Stalled | State::Writable | State::Ended)
+    }
+
+    /// The sink is slow, and what the source sends would only pile up.
+    pub(super) fn stalls_armed(&self) -> bool {
+        self.armed && self.state == State::Stalled
     }
 
     /// Received bytes are still being sent.

@@ -128,6 +128,11 @@ impl Session {
         self.phase == Phase::Open && self.flows[direction as usize].sends_last()
     }
 
+    /// Nothing follows what was sent last, but that the other side's connection is broken.
+    pub fn passes_on(&self) -> bool {
+        matches!(self.phase, Phase::PassingOn { .. })
+    }
+
     /// Works one event in and answers what to do first. Call [`Session::then`] until it says `Wait`.
     #[inline]
     pub fn on(&mut self, event: Event, now: Millis) -> Operation {
@@ -154,7 +159,11 @@ impl Session {
             (_, Event::Sent { direction, bytes, rest }) => {
                 self.delivered(direction, bytes, now);
                 let empty = self.empty[direction as usize];
+                let stalled = self.flow(direction).stalls_armed();
                 let operation = self.flow(direction).sent(rest, empty);
+                if self.flow(direction).stalls_armed() && !stalled {
+                    self.cancel |= InFlight::Receive(direction).bit();
+                }
                 if self.flow(direction).delivered() {
                     self.ended(direction, now);
                 }

@@ -164,6 +164,9 @@ impl Slot {
                 None => self.let_go(direction, io),
             },
             Operation::MeasureBacklog(side) => {
+                if self.session.passes_on() {
+                    socket::push(self.socket(side)?);
+                }
                 return Some(Event::Backlog(side, socket::unacknowledged(self.socket(side)?)));
             }
             Operation::Inspect(side) => return Some(Event::Inspected(side, socket::signs_of_life(self.socket(side)?))),
@@ -183,6 +186,9 @@ impl Slot {
 
     /// Sends what a direction holds.
     pub(super) fn send(&mut self, direction: Direction, io: &mut Resources) {
+        if matches!(self.held[direction as usize], Held::Parked(_)) {
+            return self.park(direction, io);
+        }
         let token = self.fly(What::Send(direction));
         let more = self.session.ends_behind(direction);
         let held = &self.held[direction as usize];
@@ -201,7 +207,7 @@ impl Slot {
                 let sent = match completion.result() {
                     Ok(sent) => sent as usize,
                     Err(error) if passes(error) => 0,
-                    Err(_) => return Event::Broken { side: direction.sink(), during: direction },
+                    Err(_) => return self.sink_broken(direction, io),
                 };
                 let left = match self.held[direction as usize] {
                     Held::Parked(parking) => io.ring.unpark(parking, sent, false),
@@ -356,7 +362,7 @@ impl Slot {
         let sent = match completion.result() {
             Ok(sent) => sent as usize,
             Err(error) if passes(error) => 0,
-            Err(_) => return Event::Broken { side: direction.sink(), during: direction },
+            Err(_) => return self.sink_broken(direction, io),
         };
         self.count(direction, sent, io);
         if self.owes_acknowledgement && direction == Direction::Out && !self.session.ends_behind(direction) {
@@ -375,6 +381,12 @@ impl Slot {
             other => *held = other,
         }
         Event::Sent { direction, bytes: sent, rest: false }
+    }
+
+    /// Nobody will get what a direction holds: others need the buffers.
+    fn sink_broken(&mut self, direction: Direction, io: &mut Resources) -> Event {
+        self.let_go(direction, io);
+        Event::Broken { side: direction.sink(), during: direction }
     }
 
     fn park(&mut self, direction: Direction, io: &mut Resources) {

@@ -166,6 +166,12 @@ pub fn for_backend(address: SocketAddr, delayed: bool) -> Result<OwnedFd, Errno>
     Ok(socket)
 }
 
+/// Has a TCP socket send what it holds back for a full packet (`MSG_MORE`): setting `TCP_NODELAY` does that (tcp(7)).
+pub fn push(socket: BorrowedFd<'_>) {
+    // A connection that is gone sends nothing, a Unix socket holds nothing back.
+    let _ = rustix::net::sockopt::set_tcp_nodelay(socket, true);
+}
+
 /// Has a socket send the acknowledgement that it owes, and others without delay, as it would without [`for_backend`]'s `delayed`.
 pub fn acknowledge(socket: BorrowedFd<'_>) {
     // A connection that is gone owes nothing.

@@ -44,6 +44,18 @@ fn stalled(sent: &AtomicU64) -> u64 {
     last
 }
 
+/// Whether something is so within a moment.
+fn soon(mut is_so: impl FnMut() -> bool) -> bool {
+    let start = Instant::now();
+    while !is_so() {
+        if start.elapsed() > Duration::from_millis(200) {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    true
+}
+
 fn stops_reading(balancer: &Balancer, reader: &TcpStream, writer: &TcpStream, count: u64) {
     let (seed, sent, memory) = (seed(), AtomicU64::new(0), balancer.process().resident());
     std::thread::scope(|scope| {
@@ -84,6 +96,42 @@ fn a_backend_that_stops_reading_slows_its_client_and_gets_everything_later() {
     stops_reading(&balancer, &at_backend, &client, 512 * MIB);
     drop(at_backend);
     balancer.stop_after(client);
+}
+
+#[test]
+fn many_small_messages_behind_a_reader_that_stopped_pile_up_at_the_sender_and_all_arrive_later() {
+    let machine = Machine::shared();
+    let backend = Acceptor::new();
+    let balancer = machine.start(Setup::new().backend("up", backend.address));
+    for _ in 0..3 {
+        let before = balancer.of_backend("up", "bytes_in");
+        let (writer, reader) = balancer.session(&backend);
+        writer.set_nodelay(true).expect("no delay");
+        let (seed, read) = (seed(), || balancer.of_backend("up", "bytes_in") - before);
+        let mut bytes = Bytes::new(seed);
+        let mut small = |count: u64, size: u64| {
+            for _ in 0..count {
+                send_in(&writer, &mut bytes, size, size as usize).expect("sending");
+                std::thread::sleep(Duration::from_micros(50));
+            }
+            bytes.position()
+        };
+        // Small from the start, so that the stall meets a stream that was never bulk; and little after it, so that a receive is armed.
+        let mut sent = 0;
+        while soon(|| read() == sent) {
+            assert!(sent < 50 * MIB, "the reader's kernel takes everything");
+            sent = small(10, 500);
+        }
+        let memory = balancer.process().resident();
+        sent = small(3000, 1);
+        let grown = balancer.process().resident().saturating_sub(memory);
+        assert!(grown < MIB / 4, "{grown} bytes more resident for small messages that nobody reads");
+        writer.shutdown(Shutdown::Write).expect("finishing");
+        receive(&reader, &mut Bytes::new(seed), sent);
+        assert_eq!(read_to_end(&reader), (Vec::new(), End::Clean));
+    }
+    balancer.await_no_session();
+    balancer.stop();
 }
 
 #[test]

@@ -51,6 +51,7 @@ counts! {
     discarded,
     discarded_behind,
     received_behind,
+    receives_stopped,
     ended_behind,
     sent_with_end,
     broken_behind,

@@ -17,7 +17,7 @@ use crate::world::{Happening, World};
 pub(crate) enum Kind {
     Connect(Fate),
     Receive {
-        /// No buffer will be free.
+        /// The next buffer will not be free.
         starved: bool,
         /// It goes on until so many bytes have come.
         limit: Option<u64>,
@@ -69,6 +69,8 @@ pub(crate) struct Kernel {
     pub(crate) held: [Bytes; 2],
     /// What was received behind them.
     pub(crate) behind: [VecDeque<Bytes>; 2],
+    /// What is in hand is parked, until all of it is sent.
+    pub(crate) parked: [bool; 2],
     /// The pipe that each direction has been lent.
     pub(crate) pipes: [Option<Queue>; 2],
     /// Waits for a free buffer.
@@ -301,9 +303,11 @@ impl World {
             Got::Bytes(bytes) => {
                 let more = ring && !source.received.is_empty();
                 let (length, size) = (length(&bytes), size as usize);
+                let scarce = self.random.u32(0..self.conditions.buffers_scarce) == 0;
                 let goes_on = match &mut self.kernel.flights[slot(InFlight::Receive(direction))] {
-                    Some(Flight { kind: Kind::Receive { limit: Some(left), .. }, .. }) => {
+                    Some(Flight { kind: Kind::Receive { limit: Some(left), starved }, .. }) => {
                         *left = left.saturating_sub(length);
+                        *starved = scarce;
                         *left > 0
                     }
                     _ => false,

@@ -97,6 +97,7 @@ impl World {
                     self.record.active = now;
                 }
                 if !rest && !self.kernel.sends(direction) {
+                    self.kernel.parked[direction as usize] = false;
                     if self.kernel.flight(InFlight::Receive(direction)).is_none() {
                         self.record.paths[direction as usize].copied();
                     }
@@ -197,6 +198,8 @@ impl World {
             }
             Operation::Send(direction) | Operation::Park(direction) => {
                 assert_eq!(flows(direction), (true, false), "sends what it has not");
+                let parked = self.kernel.parked[direction as usize];
+                assert!(!parked || operation == Operation::Park(direction), "sends from a buffer what is parked");
             }
             Operation::Discard(_) | Operation::DiscardLast(_) => assert!(record.broken.is_some(), "throws bytes away"),
             Operation::Move(direction) => {
@@ -241,6 +244,11 @@ impl World {
 
     fn permit_cancel(&mut self, what: InFlight) {
         assert!(self.kernel.flight(what).is_some(), "cancels what is not in flight");
+        if let (InFlight::Receive(direction), None) = (what, self.record.decided) {
+            assert!(self.kernel.parked[direction as usize], "stops a receive although the sink takes what there is");
+            self.coverage.receives_stopped += 1;
+            return;
+        }
         if self.record.broken.is_some() || self.record.stopped.is_some() {
             self.record.decided.get_or_insert(self.now);
         }

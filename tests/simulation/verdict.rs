@@ -10,6 +10,8 @@ use crate::world::{SIDES, World};
 const LATE: Millis = 100;
 /// How long a reset may stay unseen, or unpassed without progress.
 const PROMPT: Millis = 500;
+/// Writes that the session sees within 50 ms of one another count as one; each may be seen 10 ms late.
+const COALESCED: Millis = 50 + 10;
 /// What a session may not know yet: completions that queue, an acknowledgement between two looks.
 const UNSEEN: Millis = 200;
 
@@ -103,9 +105,9 @@ impl World {
     }
 
     fn unresponsive(&self, side: Side, decided: Millis) -> bool {
-        // Where both directions are shut, a reset goes unheard: such a side is dead as well. Writes within 50 ms of one another count as one.
+        // Where both directions are shut, a reset goes unheard: such a side is dead as well.
         self.connections[side as usize].broken.is_some()
-            || self.silent_since(side).is_some_and(|since| decided + 50 >= since + self.limits.unresponsive)
+            || self.silent_since(side).is_some_and(|since| decided + COALESCED >= since + self.limits.unresponsive)
     }
 
     fn on_time(&self, decided: Millis, limit: Millis) {

@@ -27,6 +27,7 @@ impl World {
             Operation::Send(direction) => self.kernel.start(InFlight::Flow(direction), Kind::Send),
             Operation::Park(direction) => {
                 self.coverage.parked += 1;
+                self.kernel.parked[direction as usize] = true;
                 self.kernel.start(InFlight::Flow(direction), Kind::Park);
             }
             Operation::Discard(direction) => {
