@@ -118,9 +118,9 @@ impl Flow {
         !self.armed && matches!(self.state, State::Stalled | State::Writable | State::Ended)
     }
 
-    /// The sink is slow, and what the source sends would only pile up.
+    /// Where the sink does not take all that is being sent, a receive is armed that must not go on.
     pub(super) fn stalls_armed(&self) -> bool {
-        self.armed && self.state == State::Stalled
+        self.armed && self.state == State::Sending
     }
 
     /// Received bytes are still being sent.

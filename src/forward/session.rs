@@ -153,17 +153,19 @@ impl Session {
                 self.active = now;
                 self.empty[direction as usize] = !more;
                 let operation = self.flow(direction).received(length, size, goes_on);
-                self.watch_if_blind(direction, now);
+                if !goes_on {
+                    self.watch_if_blind(direction, now);
+                }
                 operation
             }
             (_, Event::Sent { direction, bytes, rest }) => {
                 self.delivered(direction, bytes, now);
                 let empty = self.empty[direction as usize];
-                let stalled = self.flow(direction).stalls_armed();
-                let operation = self.flow(direction).sent(rest, empty);
-                if self.flow(direction).stalls_armed() && !stalled {
+                // Behind a slow sink, what the source sends would only pile up.
+                if rest && self.flow(direction).stalls_armed() {
                     self.cancel |= InFlight::Receive(direction).bit();
                 }
+                let operation = self.flow(direction).sent(rest, empty);
                 if self.flow(direction).delivered() {
                     self.ended(direction, now);
                 }
