@@ -1,5 +1,6 @@
 //! A peer that disappears without a word is given up in good time; one that is only slow is not such a peer.
 
+use std::io::Read;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -69,6 +70,9 @@ fn vanishes(far_is_client: bool, count: u64) {
         if count > 1000 {
             let sender = scope.spawn(|| send(&near, seed, count).expect_err("it must be cut"));
             receive(&far, &mut Bytes::new(seed), 50 << 20);
+            // It reads on until nothing comes any more: a full window would be another case, that of the paused reader.
+            far.set_read_timeout(Some(UNRESPONSIVE / 4)).expect("a read timeout");
+            scope.spawn(|| while (&far).read(&mut [0; 1 << 16]).is_ok_and(|bytes| bytes > 0) {});
             wire.namespaces.far().vanish();
             start = Instant::now();
             let (_, error) = sender.join().expect("sending");
