@@ -3,6 +3,7 @@
 mod connecting;
 pub mod deadlines;
 pub mod flow;
+mod held;
 mod listener;
 mod peer;
 mod pipes;

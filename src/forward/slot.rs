@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::flow::{Direction, Turn};
+use super::held::{Hands, Held};
 use super::resources::{Cause, Resources};
 use super::session::{Event, InFlight, Limits, Operation, Outcome, Session, Side};
 use super::splice;
@@ -13,51 +14,10 @@ use super::token::{Token, What};
 use crate::link::Report;
 use crate::observe::access_log::{End, Record};
 use crate::observe::counters::{BackendCounters, Refused};
-use crate::sys::buffers::{BUFFER_SIZE, Buffer};
-use crate::sys::pipe::Pipe;
-use crate::sys::ring::{Completion, Parking, Readiness};
+use crate::sys::buffers::BUFFER_SIZE;
+use crate::sys::ring::{Completion, Readiness};
 use crate::sys::{Errno, socket};
 use crate::table::{Backend, Lease, Places, ServiceState};
-
-/// What one direction holds. An idle one holds nothing.
-#[derive(Debug)]
-pub(super) enum Held {
-    Nothing,
-    /// Received, not all sent yet.
-    Buffer {
-        buffer: Buffer,
-        from: usize,
-        length: usize,
-    },
-    /// The sink is slow.
-    Parked(Parking),
-    /// Bulk flows, the sink is full.
-    Pipe(Pipe),
-}
-
-impl Held {
-    /// Moves what is in a buffer out of it: others need it.
-    fn park(&mut self, io: &mut Resources) {
-        *self = match std::mem::replace(self, Self::Nothing) {
-            Self::Buffer { buffer, from, length } => Self::Parked(io.ring.park(buffer, from, length)),
-            other => other,
-        };
-    }
-
-    fn let_go(self, io: &mut Resources) {
-        match self {
-            Self::Nothing => {}
-            Self::Buffer { buffer, .. } => io.ring.buffers.release(buffer),
-            Self::Parked(parking) => {
-                io.ring.unpark(parking, 0, true);
-            }
-            Self::Pipe(pipe) => {
-                io.pipes.give_back(pipe);
-                io.own_counters().pipes.set(io.pipes.count() as u64);
-            }
-        }
-    }
-}
 
 /// A session and all that belongs to it.
 #[derive(Debug)]
@@ -67,9 +27,7 @@ pub(super) struct Slot {
     pub(super) generation: u32,
     pub(super) client: OwnedFd,
     pub(super) backend_socket: Option<OwnedFd>,
-    held: [Held; 2],
-    /// What was received behind that, oldest first.
-    behind: Vec<(Direction, Held)>,
+    hands: Hands,
     /// What is in flight for each direction, receives aside.
     flying: [What; 2],
     pub(super) service: Lease<ServiceState>,
@@ -110,8 +68,7 @@ impl Slot {
             number,
             generation,
             backend_socket: None,
-            held: [Held::Nothing, Held::Nothing],
-            behind: Vec::new(),
+            hands: Hands::empty(),
             flying: Direction::BOTH.map(What::Send),
             service: accepted.service,
             backend: None,
@@ -158,11 +115,8 @@ impl Slot {
                 let _ = socket::finish(self.socket(side)?);
             }
             Operation::Reset(side) => socket::reset(self.socket(side)?),
-            Operation::Discard(direction) => self.let_go(direction, io),
-            Operation::DiscardLast(direction) => match self.behind.iter().rposition(|(of, _)| *of == direction) {
-                Some(last) => self.behind.remove(last).1.let_go(io),
-                None => self.let_go(direction, io),
-            },
+            Operation::Discard(direction) => self.hands.let_go(direction, io),
+            Operation::DiscardLast(direction) => self.hands.let_go_last(direction, io),
             Operation::MeasureBacklog(side) => {
                 if self.session.passes_on() {
                     socket::push(self.socket(side)?);
@@ -186,14 +140,14 @@ impl Slot {
 
     /// Sends what a direction holds.
     pub(super) fn send(&mut self, direction: Direction, io: &mut Resources) {
-        if matches!(self.held[direction as usize], Held::Parked(_)) {
+        if matches!(self.hands.front(direction), Held::Parked(_)) {
             return self.park(direction, io);
         }
         let token = self.fly(What::Send(direction));
         let more = self.session.ends_behind(direction);
-        let held = &self.held[direction as usize];
+        let held = self.hands.front(direction);
         if let (Held::Buffer { buffer, from, length }, Some(socket)) = (held, self.socket(direction.sink())) {
-            io.ring.send(token, socket, buffer, *from, *length, more);
+            io.ring.send(token, socket, buffer, *from..*from + *length, more);
         }
     }
 
@@ -209,12 +163,12 @@ impl Slot {
                     Err(error) if passes(error) => 0,
                     Err(_) => return self.sink_broken(direction, io),
                 };
-                let left = match self.held[direction as usize] {
-                    Held::Parked(parking) => io.ring.unpark(parking, sent, false),
+                let left = match self.hands.front(direction) {
+                    Held::Parked(parking) => io.ring.unpark(*parking, sent, false),
                     _ => 0,
                 };
                 if left == 0 {
-                    self.held[direction as usize] = self.next(direction);
+                    self.hands.advance(direction);
                 }
                 self.count(direction, sent, io);
                 Event::Sent { direction, bytes: sent, rest: left > 0 }
@@ -230,7 +184,7 @@ impl Slot {
 
     /// The session is over: counts it and gives back all that it held.
     pub(super) fn retire(mut self, outcome: Outcome, io: &mut Resources) {
-        Direction::BOTH.into_iter().for_each(|direction| self.let_go(direction, io));
+        Direction::BOTH.into_iter().for_each(|direction| self.hands.let_go(direction, io));
         self.step_out(io);
         let counters = self.service.counters.of(io.worker);
         match outcome {
@@ -299,7 +253,7 @@ impl Slot {
                 if std::mem::take(&mut self.silent) {
                     self.service.opening.seen(direction == Direction::In);
                 }
-                self.hold(direction, buffer, length, io);
+                self.hands.receive(direction, buffer, length, io);
                 let (more, goes_on) = (completion.nonempty(), completion.more());
                 Event::Received { direction, length, size: BUFFER_SIZE, more, goes_on }
             }
@@ -332,30 +286,11 @@ impl Slot {
         }
     }
 
-    /// Takes what was just received in hand. Behind a slow sink it is parked at once: others need the buffer.
-    fn hold(&mut self, direction: Direction, buffer: Buffer, length: usize, io: &mut Resources) {
-        let held = &mut self.held[direction as usize];
-        match held {
-            Held::Nothing => *held = Held::Buffer { buffer, from: 0, length },
-            Held::Parked(_) => self.behind.push((direction, Held::Parked(io.ring.park(buffer, 0, length)))),
-            Held::Buffer { .. } | Held::Pipe(_) => {
-                self.behind.push((direction, Held::Buffer { buffer, from: 0, length }));
-            }
-        }
-    }
-
-    /// What is to be sent next.
-    fn next(&mut self, direction: Direction) -> Held {
-        let first = self.behind.iter().position(|(of, _)| *of == direction);
-        first.map_or(Held::Nothing, |first| self.behind.remove(first).1)
-    }
-
     /// What looks like the end of a stream is a reset, whose error a send to the same socket took away. The completion of that send
     /// still queues: a direct call overtakes it.
     fn hides_reset(&self, direction: Direction, source: BorrowedFd<'_>) -> bool {
-        let sends =
-            matches!(self.held[Direction::from(direction.sink()) as usize], Held::Buffer { .. } | Held::Parked(_));
-        sends && socket::is_closed(source)
+        let held = self.hands.front(Direction::from(direction.sink()));
+        matches!(held, Held::Buffer { .. } | Held::Parked(_)) && socket::is_closed(source)
     }
 
     fn sent(&mut self, direction: Direction, completion: Completion, io: &mut Resources) -> Event {
@@ -368,40 +303,37 @@ impl Slot {
         if self.owes_acknowledgement && direction == Direction::Out && !self.session.ends_behind(direction) {
             self.acknowledge();
         }
-        let held = &mut self.held[direction as usize];
-        match std::mem::replace(held, Held::Nothing) {
+        let mut rest = false;
+        match self.hands.take(direction) {
             Held::Buffer { buffer, from, length } if sent < length => {
-                *held = Held::Buffer { buffer, from: from + sent, length: length - sent };
-                return Event::Sent { direction, bytes: sent, rest: true };
+                self.hands.put(direction, Held::Buffer { buffer, from: from + sent, length: length - sent });
+                rest = true;
             }
             Held::Buffer { buffer, .. } => {
                 io.ring.buffers.release(buffer);
-                self.held[direction as usize] = self.next(direction);
+                self.hands.advance(direction);
             }
-            other => *held = other,
+            other => self.hands.put(direction, other),
         }
-        Event::Sent { direction, bytes: sent, rest: false }
+        Event::Sent { direction, bytes: sent, rest }
     }
 
     /// Nobody will get what a direction holds: others need the buffers.
     fn sink_broken(&mut self, direction: Direction, io: &mut Resources) -> Event {
-        self.let_go(direction, io);
+        self.hands.let_go(direction, io);
         Event::Broken { side: direction.sink(), during: direction }
     }
 
     fn park(&mut self, direction: Direction, io: &mut Resources) {
         let token = self.fly(What::SendParked(direction));
-        for (_, held) in self.behind.iter_mut().filter(|(of, _)| *of == direction) {
-            held.park(io);
-        }
-        self.held[direction as usize].park(io);
-        if let (Held::Parked(parking), Some(socket)) = (&self.held[direction as usize], self.socket(direction.sink())) {
+        self.hands.park(direction, io);
+        if let (Held::Parked(parking), Some(socket)) = (self.hands.front(direction), self.socket(direction.sink())) {
             io.ring.send_parked(token, socket, *parking);
         }
     }
 
     fn turn(&mut self, direction: Direction, io: &mut Resources) -> Event {
-        let pipe = match std::mem::replace(&mut self.held[direction as usize], Held::Nothing) {
+        let pipe = match self.hands.take(direction) {
             Held::Pipe(pipe) => Some(pipe),
             _ => io.pipes.lend(io.now),
         };
@@ -418,18 +350,11 @@ impl Slot {
         if pipe.filled() == 0 {
             io.pipes.give_back(pipe);
         } else {
-            self.held[direction as usize] = Held::Pipe(pipe);
+            self.hands.put(direction, Held::Pipe(pipe));
         }
         io.own_counters().pipes.set(io.pipes.count() as u64);
         self.count(direction, bytes, io);
         Event::Moved { direction, bytes, size: BUFFER_SIZE, turn }
-    }
-
-    fn let_go(&mut self, direction: Direction, io: &mut Resources) {
-        std::mem::replace(&mut self.held[direction as usize], Held::Nothing).let_go(io);
-        while let held @ (Held::Buffer { .. } | Held::Parked(_)) = self.next(direction) {
-            held.let_go(io);
-        }
     }
 
     #[inline]

@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use super::buffers::Buffers;
 use super::entrance::Entrance;
-use super::ring;
+use super::{receive, ring};
 
 /// The environment variable that switches features off: names separated by commas, or `all`.
 pub const DISABLE: &str = "BALANCER_DISABLE";
@@ -135,7 +135,7 @@ impl Features {
             }),
             buffer_ring,
             multishot_accept: linux_5_19,
-            multishot_receive: buffer_ring && allowed.buffer_ring && ring::receives_multishot(&mut plain),
+            multishot_receive: buffer_ring && allowed.buffer_ring && receive::knows_multishot(&mut plain),
             poll_first: linux_5_19,
             ring_close: plain.params().is_feature_skip_cqe_on_success(),
             registered_ring: Entrance::registers(&plain),

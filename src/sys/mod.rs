@@ -7,6 +7,7 @@ mod entrance;
 pub mod features;
 pub mod pipe;
 pub mod process;
+mod receive;
 pub mod ring;
 pub mod socket;
 

@@ -4,8 +4,8 @@ use std::fs;
 use std::io;
 use std::mem::{ManuallyDrop, size_of};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::ops::Range;
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::time::Duration;
 
 use io_uring::register::Restriction;
@@ -17,9 +17,10 @@ use socket2::SockAddr;
 use thiserror::Error;
 
 use super::Errno;
-use super::buffers::{BUFFER_SIZE, Buffer, Buffers, GROUP};
+use super::buffers::{Buffer, Buffers};
 use super::entrance::Entrance;
 use super::features::Features;
+use super::receive;
 
 /// Operations that can wait for one submission; more are submitted in between.
 const SUBMISSIONS: u32 = 1024;
@@ -27,14 +28,6 @@ const SUBMISSIONS: u32 = 1024;
 const COMPLETIONS: u32 = 8192;
 /// Kernel threads that the ring may start for operations that cannot be done at once, of each of the two kinds.
 const KERNEL_THREADS: u32 = 2;
-/// A multishot receive ends after so many bytes, so that a slow receiver is not handed without end what a fast sender sends.
-const RECEIVE_LIMIT: u32 = 2 * BUFFER_SIZE as u32;
-/// `IORING_RECV_MULTISHOT`, linux/io_uring.h (6.0).
-const RECEIVE_MULTISHOT: u16 = 2;
-/// Where an entry has `optlen`: the limit of a multishot receive (linux/io_uring.h, 6.17), in words of four bytes.
-const LIMIT_WORD: usize = 11;
-/// `IORING_RECVSEND_POLL_FIRST`, linux/io_uring.h (5.19).
-const POLL_FIRST: u16 = 1;
 
 /// The kernel refuses a ring, or one that can do what is needed.
 #[derive(Debug, Error)]
@@ -259,9 +252,8 @@ impl Ring {
         if !self.features.buffer_ring {
             return self.poll(token, socket, Readiness::Readable);
         }
-        let poll_first = if empty && self.features.poll_first { POLL_FIRST } else { 0 };
-        let multishot = self.features.multishot_receive;
-        self.push(receive(socket, poll_first, multishot).user_data(token));
+        let poll_first = empty && self.features.poll_first;
+        self.push(receive::entry(socket, poll_first, self.features.multishot_receive).user_data(token));
     }
 
     /// What a completed [`Ring::receive`] brought: bytes in a buffer; none at the end of the stream.
@@ -297,18 +289,10 @@ impl Ring {
         }
     }
 
-    /// Sends `length` bytes of a buffer from `from` on, now or not at all (`EAGAIN`). The buffer must be kept until it completes.
+    /// Sends a part of a buffer, now or not at all (`EAGAIN`). The buffer must be kept until it completes.
     /// `more`: something follows at once, so that a packet that is not full can wait for it.
-    pub fn send(
-        &mut self,
-        token: u64,
-        socket: BorrowedFd<'_>,
-        buffer: &Buffer,
-        from: usize,
-        length: usize,
-        more: bool,
-    ) {
-        let bytes = &self.buffers.bytes(buffer)[from..from + length];
+    pub fn send(&mut self, token: u64, socket: BorrowedFd<'_>, buffer: &Buffer, part: Range<usize>, more: bool) {
+        let bytes = &self.buffers.bytes(buffer)[part];
         let entry = opcode::Send::new(Fd(socket.as_raw_fd()), bytes.as_ptr(), bytes.len() as u32)
             .flags(libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT | if more { libc::MSG_MORE } else { 0 })
             .build();
@@ -393,34 +377,6 @@ impl Ring {
         }
     }
 }
-
-/// A receive into a buffer of the group.
-fn receive(socket: BorrowedFd<'_>, flags: u16, multishot: bool) -> Entry {
-    let (length, flags) = if multishot { (0, flags | RECEIVE_MULTISHOT) } else { (BUFFER_SIZE as u32, flags) };
-    let mut entry = opcode::Recv::new(Fd(socket.as_raw_fd()), std::ptr::null_mut(), length)
-        .buf_group(GROUP)
-        .ioprio(flags)
-        .build()
-        .flags(Flags::BUFFER_SELECT);
-    if multishot {
-        // SAFETY: an entry is 64 bytes of integers (below), any value is one, and nobody else looks at it now.
-        let words: &mut [u32; 16] = unsafe { &mut *(&raw mut entry).cast() };
-        words[LIMIT_WORD] = RECEIVE_LIMIT;
-    }
-    entry
-}
-
-/// Whether the kernel knows the multishot receive with a limit, as tried on a socket whose other end is closed. `ring` has a group of
-/// buffers.
-pub(super) fn receives_multishot(ring: &mut IoUring) -> bool {
-    let Ok((socket, _)) = UnixStream::pair() else { return false };
-    // SAFETY: the entry points to no memory, and the socket outlives the operation, which is waited for.
-    let pushed = unsafe { ring.submission().push(&receive(socket.as_fd(), 0, true)) };
-    let done = pushed.is_ok() && ring.submit_and_wait(1).is_ok();
-    done && ring.completion().next().is_some_and(|completion| completion.result() == 0)
-}
-
-const _: () = assert!(size_of::<Entry>() == 64 && align_of::<Entry>() >= align_of::<u32>());
 
 /// What [`Ring::poll`] waits for. Errors and hang-ups are reported with each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
