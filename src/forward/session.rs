@@ -128,7 +128,7 @@ impl Session {
         self.phase == Phase::Open && self.flows[direction as usize].sends_last()
     }
 
-    /// Nothing follows what was sent last, but that the other side's connection is broken.
+    /// One side is broken, and what it sent is on its way to the other.
     pub fn passes_on(&self) -> bool {
         matches!(self.phase, Phase::PassingOn { .. })
     }
@@ -174,13 +174,9 @@ impl Session {
             }
             (_, Event::Moved { direction, bytes, size, turn }) => self.moved(direction, bytes, size, turn, now),
             (_, Event::Ready(direction)) => self.flow(direction).ready(),
-            (_, Event::Again(direction)) => {
-                let operation = self.flow(direction).again();
-                self.watch_if_blind(direction, now);
-                operation
-            }
-            (_, Event::NoBuffer(direction)) => {
-                let operation = self.flow(direction).starved();
+            (_, Event::Again(direction) | Event::NoBuffer(direction)) => {
+                let starved = matches!(event, Event::NoBuffer(_));
+                let operation = if starved { self.flow(direction).starved() } else { self.flow(direction).again() };
                 self.watch_if_blind(direction, now);
                 operation
             }
