@@ -196,3 +196,31 @@ fn where_clients_speak_first_a_silent_one_is_connected_only_a_moment_later_and_t
     balancer.await_no_session();
     balancer.stop();
 }
+
+#[test]
+fn where_clients_speak_first_a_server_that_answers_in_pieces_is_not_kept_waiting() {
+    let machine = Machine::alone();
+    let backend = Acceptor::new();
+    let balancer = machine.start(Setup::new().backend("up", backend.address));
+    let mut fastest = Duration::MAX;
+    for session in 0..30 {
+        let client = balancer.connect();
+        send(&client, 1, 1).expect("speaking first");
+        let at_backend = backend.accept();
+        (&at_backend).read_exact(&mut [0]).expect("hearing the client");
+        // The server's kernel keeps the second piece until the first is acknowledged (Nagle, RFC 896).
+        at_backend.set_nodelay(false).expect("Nagle's algorithm");
+        let start = Instant::now();
+        for piece in [b"1", b"2"] {
+            (&at_backend).write_all(piece).expect("answering");
+        }
+        (&client).read_exact(&mut [0; 2]).expect("the answer");
+        // Eight sessions in a row make it a service where clients speak first.
+        if session > 10 {
+            fastest = fastest.min(start.elapsed());
+        }
+    }
+    // A delayed acknowledgement takes 40 ms; 20 ms after the connect at the latest it is prompt again.
+    assert!(fastest < Duration::from_millis(10), "the second piece came after {fastest:?}");
+    balancer.stop();
+}
