@@ -93,3 +93,33 @@ fn clients_that_wait_for_a_place_in_two_services_keep_no_worker_awake() {
 fn is_served(client: &TcpStream) -> bool {
     matches!(client.peek(&mut [0]), Ok(1))
 }
+
+/// Ticks that all cores have been idle, and that they have been idle while somebody waited for a disk (proc(5)).
+fn idle_ticks() -> (u64, u64) {
+    let stat = std::fs::read_to_string("/proc/stat").expect("the kernel counts");
+    let ticks = stat.lines().next().expect("all cores in one line").split_whitespace().skip(4);
+    let mut ticks = ticks.map(|ticks| ticks.parse().expect("a number"));
+    (ticks.next().expect("idle"), ticks.next().expect("iowait"))
+}
+
+#[test]
+fn a_balancer_with_nothing_to_do_does_not_look_like_one_that_waits_for_a_disk() {
+    let machine = Machine::alone();
+    let backend = Backend::echo();
+    let balancer = machine.start(Setup::new().backend("a", backend.address));
+    let client = balancer.connect();
+    exchange(&client);
+    let features = balancer.log_line("kernel features used: ").expect("the features are logged");
+    let (used, _) = features.split_once("; not used: ").expect("those not used stand behind");
+    let mut least = 100;
+    for _ in 0..5 {
+        let before = idle_ticks();
+        std::thread::sleep(Duration::from_secs(1));
+        let after = idle_ticks();
+        let (idle, waiting) = (after.0 - before.0, after.1 - before.1);
+        least = least.min(100 * waiting / (idle + waiting).max(1));
+    }
+    // Each worker would make a core look so, all of the time.
+    assert!(least < 30 || !used.contains("no_iowait"), "{least} % of the idle time is said to be waiting for a disk");
+    balancer.stop_after(client);
+}
