@@ -21,6 +21,7 @@ mod limits;
 mod local_faults;
 mod maintenance;
 mod manager;
+mod packets;
 mod page;
 mod probing;
 mod queue;

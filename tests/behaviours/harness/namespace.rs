@@ -69,6 +69,16 @@ impl Side {
         })
     }
 
+    /// How many TCP packets have arrived here (RFC 4022, `tcpInSegs`).
+    pub(crate) fn packets(&self) -> u64 {
+        let counts = self.run(|| std::fs::read_to_string("/proc/thread-self/net/snmp").expect("the kernel counts"));
+        let mut lines = counts.lines().filter_map(|line| line.strip_prefix("Tcp: "));
+        let mut next = || lines.next().expect("names, then numbers").split(' ');
+        let (mut names, mut numbers) = (next(), next());
+        let place = names.position(|name| name == "InSegs").expect("packets that have arrived");
+        numbers.nth(place).expect("as many numbers as names").parse().expect("a number")
+    }
+
     /// From now on nothing arrives here and nothing leaves, without a word to the other side.
     pub(crate) fn vanish(&self) {
         let rules = "add table inet gone; \

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 
 use super::tools::program;
-use super::wait::wait_until;
+use super::wait::{PATIENCE, wait_until};
 
 /// A process as /proc shows it.
 #[derive(Debug, Clone, Copy)]
@@ -120,6 +120,15 @@ impl Process {
         kill_process(self.pid().expect("a process has a number"), signal).expect("sending a signal");
     }
 
+    /// Stops all of it, until the result is dropped. Nothing that happens from now on reaches any of its threads before.
+    #[track_caller]
+    pub(crate) fn freeze(self) -> Frozen {
+        self.signal(Signal::STOP);
+        let stopped = |stat: &String| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'));
+        wait_until("every thread has stopped", PATIENCE, || self.each_task("stat").iter().all(stopped));
+        Frozen(self)
+    }
+
     fn pid(self) -> Option<Pid> {
         i32::try_from(self.0).ok().and_then(Pid::from_raw)
     }
@@ -173,5 +182,14 @@ impl Kills {
 impl Drop for Kills {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// A process that is stopped as long as this lives.
+pub(crate) struct Frozen(Process);
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        self.0.signal(Signal::CONT);
     }
 }
