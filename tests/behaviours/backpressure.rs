@@ -4,7 +4,12 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use crate::harness::{Acceptor, Balancer, Bytes, End, Machine, Setup, read_to_end, receive, seed, send_in, wait_until};
+use socket2::SockRef;
+
+use crate::harness::{
+    Acceptor, Balancer, Bytes, End, Machine, Setup, all_acknowledged, read_to_end, receive, reset, seed, send, send_in,
+    wait_until,
+};
 
 const MIB: u64 = 1 << 20;
 
@@ -258,4 +263,36 @@ fn streams_go_on_exactly_when_the_kernel_refuses_pipes_or_shrinks_them() {
         second.finish();
     });
     first.finish();
+}
+
+#[test]
+fn what_backends_that_broke_will_never_get_takes_no_buffer_from_others() {
+    /// More than a worker has buffers.
+    const SESSIONS: usize = 140;
+    let machine = Machine::shared();
+    let backend = Acceptor::new();
+    let balancer = machine.start(Setup::new().workers(1).backend("a", backend.address));
+    let lingering: Vec<_> = (0..SESSIONS)
+        .map(|_| {
+            let (client, at_backend) = balancer.session(&backend);
+            // It does not read, and has no room: the backend's last words are on their way to it for as long as `half_closed`.
+            SockRef::from(&client).set_recv_buffer_size(1 << 16).expect("SO_RCVBUF");
+            send(&at_backend, 7, MIB / 4).expect("last words");
+            all_acknowledged(&at_backend);
+            let frozen = balancer.process().freeze();
+            // The client's words and the reset come together, so that the words are taken in hand and can go nowhere.
+            send(&client, 7, 100).expect("words for nobody");
+            reset(at_backend);
+            drop(frozen);
+            client
+        })
+        .collect();
+    balancer.await_number("/sessions", SESSIONS as u64);
+    let (client, at_backend) = balancer.session(&backend);
+    send(&client, 7, 100).expect("sending");
+    receive(&at_backend, &mut Bytes::new(7), 100);
+    drop((client, at_backend));
+    lingering.into_iter().for_each(reset);
+    balancer.await_no_session();
+    balancer.stop();
 }
