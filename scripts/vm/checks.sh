@@ -169,7 +169,7 @@ behaviours() {
     >behaviours.txt 2>&1
   local code=$?
   grep '^test result' behaviours.txt | sed 's/^/VM   /'
-  ((code == 0)) || grep -E 'panicked|FAILED' behaviours.txt
+  ((code == 0)) || grep -E -A 2 'panicked|FAILED' behaviours.txt
   return "$code"
 }
 
