@@ -26,13 +26,40 @@ enum State {
 }
 
 /// All listeners of one worker, by number.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Listeners {
     all: Vec<Option<(Arc<Listener>, State)>>,
     careful_until: Millis,
+    /// The core whose connections this worker is to get.
+    core: Option<u32>,
+    workers: usize,
+    /// This worker has more than its share of all sessions: for now the kernel's hash decides who gets its core's connections.
+    crowded: bool,
 }
 
 impl Listeners {
+    /// None yet, for one of so many workers, kept on a core or not.
+    pub(super) fn new(core: Option<usize>, workers: usize) -> Self {
+        let core = core.and_then(|core| u32::try_from(core).ok());
+        Self { all: Vec::new(), careful_until: 0, core, workers, crowded: false }
+    }
+
+    /// A session has begun, and this worker has `own` of `all` now. Connections stay on the core that receives them, but where one
+    /// core receives most of them, its worker is not to serve them alone.
+    pub(super) fn keep_fair(&mut self, own: usize, all: u32) {
+        let fair = all as usize / self.workers;
+        let more = if self.crowded { 1 } else { fair / 4 + 4 };
+        let crowded = own > fair + more;
+        if crowded != self.crowded && self.core.is_some() {
+            self.crowded = crowded;
+            self.all.iter().flatten().for_each(|(listener, _)| self.prefer_core(listener));
+        }
+    }
+
+    fn prefer_core(&self, listener: &Listener) {
+        socket::prefer_core(listener.socket.as_fd(), self.core.filter(|_| !self.crowded));
+    }
+
     /// None is open.
     pub(super) fn is_empty(&self) -> bool {
         self.all.iter().all(Option::is_none)
@@ -42,6 +69,7 @@ impl Listeners {
     pub(super) fn adopt(&mut self, listener: Arc<Listener>, ring: &mut Ring) {
         // A number is free again once the last accept of its listener has completed.
         let number = self.all.iter().position(Option::is_none).unwrap_or(self.all.len());
+        self.prefer_core(&listener);
         ring.accept(Token::Accept(number as u32).pack(), listener.socket.as_fd(), true);
         let entry = Some((listener, State::Accepting));
         match self.all.get_mut(number) {

@@ -33,6 +33,8 @@ pub struct Share {
     pub worker: usize,
     /// How many workers there are.
     pub workers: usize,
+    /// The core that it is kept on, if it is.
+    pub core: Option<usize>,
     /// The kernel's features to use.
     pub features: Features,
     /// Where the current table stands.
@@ -99,7 +101,7 @@ impl Worker {
             sessions: Slab::new(),
             io: Resources::new(&share, ring, pipes),
             deadlines: Deadlines::default(),
-            listeners: Listeners::default(),
+            listeners: Listeners::new(share.core.filter(|_| share.features.incoming_cpu), share.workers),
             mailbox: share.mailbox,
             process: share.process,
             starved: VecDeque::new(),
@@ -370,6 +372,7 @@ impl Worker {
                 let number = entry.key() as u32;
                 self.generation = self.generation.wrapping_add(1);
                 entry.insert(Slot::new(accepted, number, self.generation, limits, &self.io));
+                self.listeners.keep_fair(self.sessions.len(), self.process.taken());
                 return self.drive(number, Event::Begin);
             }
             (None, _) => Refused::ServiceLimit,

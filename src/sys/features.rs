@@ -67,6 +67,9 @@ features! {
     registered_ring,
     /// `IORING_ENTER_NO_IOWAIT` (6.15): a worker that waits counts as idle. Without it, monitoring sees its core waiting for a disk.
     no_iowait,
+    /// `SO_INCOMING_CPU` among listeners that share an address (6.2): a connection stays on the core that received it, as long as
+    /// that core's worker has not more than its share. Without it: the kernel's hash decides who gets a connection.
+    incoming_cpu,
     /// `splice(2)` through pipes larger than the default 64 KiB, where the user's pipe budget allows.
     big_pipes,
 }
@@ -140,6 +143,8 @@ impl Features {
             ring_close: plain.params().is_feature_skip_cqe_on_success(),
             registered_ring: Entrance::registers(&plain),
             no_iowait: Entrance::waits_idle(&plain),
+            // No bit tells of it; the next operation that is newer came with 6.7.
+            incoming_cpu: probe.is_supported(opcode::FutexWait::CODE),
             big_pipes: true,
         };
         Ok(found.and(allowed))

@@ -83,6 +83,13 @@ pub fn make_listener(socket: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
+/// Among the listeners that share this one's address, it gets the connections that arrive on `core` (SO_INCOMING_CPU, socket(7));
+/// `None`: the kernel's hash decides among them.
+pub fn prefer_core(listener: BorrowedFd<'_>, core: Option<u32>) {
+    // -1 stands for none. A refusal leaves what was, which serves as well.
+    let _ = rustix::net::sockopt::set_socket_incoming_cpu(listener, core.unwrap_or(u32::MAX));
+}
+
 /// Where a stream socket listens: its address, or its path; `None` if it does not.
 pub fn listening_at(socket: BorrowedFd<'_>) -> Option<Result<SocketAddr, PathBuf>> {
     use rustix::net::sockopt::{socket_acceptconn, socket_type};

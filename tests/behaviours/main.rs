@@ -10,6 +10,7 @@ mod backups;
 mod balancing;
 mod cleanup;
 mod connecting;
+mod cores;
 mod deadlines;
 mod ends;
 mod families;
