@@ -1,7 +1,9 @@
 //! `balancer demo`: two sample HTTP servers and a balancer in front of them, all in this process.
 
 use std::convert::Infallible;
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,7 +44,8 @@ pub(super) fn run(_: &Arguments) -> ExitCode {
         Ok(backends) => {
             let admin_socket = admin::user_socket();
             let page = free_address();
-            introduce(&backends, &admin_socket, page);
+            // Who has closed standard output still has the demo.
+            let _ = introduce(&mut io::stdout(), &backends, &admin_socket, page);
             serve(Program {
                 config: config(&backends, page),
                 source: ConfigFile::new(None, String::new()),
@@ -63,25 +66,30 @@ fn free_address() -> Option<SocketAddr> {
     [PAGE_PORT, 0].into_iter().find_map(|port| bind(port).ok()?.local_addr().ok())
 }
 
-fn introduce(servers: &[(&str, SocketAddr)], admin_socket: &std::path::Path, page: Option<SocketAddr>) {
-    println!("balancer demo: round robin over two sample servers in this process, and a backup");
+fn introduce(
+    out: &mut impl Write,
+    servers: &[(&str, SocketAddr)],
+    admin_socket: &Path,
+    page: Option<SocketAddr>,
+) -> io::Result<()> {
+    writeln!(out, "balancer demo: round robin over two sample servers in this process, and a backup")?;
     for (name, address) in servers {
-        println!("  {name}  http://{address}");
+        writeln!(out, "  {name}  http://{address}")?;
     }
     let first = servers.first().map_or(LISTEN, |(_, address)| *address);
-    println!("\nTry, in another terminal:");
-    println!("  curl {LISTEN}                     # again and again: the servers take turns");
-    println!("  for i in 1 2 3 4; do curl -s {LISTEN}; done");
-    println!(
-        "  curl {first}/stop               # stops web-01 for {} s: it is evicted, and comes back",
-        PAUSE.as_secs()
-    );
-    println!("  balancer status --socket {}", admin_socket.display());
+    // As it was called: a fresh clone has it in no directory of the search path.
+    let program = std::env::args_os().next().unwrap_or_else(|| "balancer".into());
+    writeln!(out, "\nTry, in another terminal:")?;
+    writeln!(out, "  curl {LISTEN}                     # again and again: the servers take turns")?;
+    writeln!(out, "  for i in 1 2 3 4; do curl -s {LISTEN}; done")?;
+    let pause = PAUSE.as_secs();
+    writeln!(out, "  curl {first}/stop               # stops web-01 for {pause} s: it is evicted, and comes back")?;
+    writeln!(out, "  {} status --socket {}", program.display(), admin_socket.display())?;
     if let Some(page) = page {
-        println!("  http://{page}/           # in a browser: all of it, live");
+        writeln!(out, "  http://{page}/           # in a browser: all of it, live")?;
     }
-    println!("\nStop web-02 the same way, and the backup web-03 answers.");
-    println!("Each new session and each change of a server's state is a line below. Ctrl-C ends it.\n");
+    writeln!(out, "\nStop web-02 the same way, and the backup web-03 answers.")?;
+    writeln!(out, "Each new session and each change of a server's state is a line below. Ctrl-C ends it.\n")
 }
 
 fn config(servers: &[(&str, SocketAddr)], http: Option<SocketAddr>) -> Config {
@@ -123,7 +131,7 @@ fn config(servers: &[(&str, SocketAddr)], http: Option<SocketAddr>) -> Config {
 }
 
 /// Starts one sample server on a free port, on a thread of its own.
-fn start_server(name: &'static str) -> std::io::Result<SocketAddr> {
+fn start_server(name: &'static str) -> io::Result<SocketAddr> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
     let address = listener.local_addr()?;

@@ -12,6 +12,7 @@ mod cleanup;
 mod connecting;
 mod cores;
 mod deadlines;
+mod demo;
 mod ends;
 mod families;
 mod health;

@@ -22,7 +22,7 @@ pub(crate) use self::browser::Browser;
 pub(crate) use self::disk::Disk;
 pub(crate) use self::load::Load;
 pub(crate) use self::machine::{Machine, raise_descriptor_limit};
-pub(crate) use self::namespace::{NEAR, Namespaces};
+pub(crate) use self::namespace::{NEAR, Namespaces, Side};
 pub(crate) use self::process::{Kills, Process};
 pub(crate) use self::setup::Setup;
 pub(crate) use self::socket::{
