@@ -350,7 +350,10 @@ impl Control {
 
     fn tell_all(&self, command: impl Fn() -> Command) {
         for (worker, commander) in self.parts.commanders.iter().enumerate() {
-            if let Err(error) = commander.tell(command()) {
+            // A worker whose last session has ended during a stop is gone, as it should be.
+            if let Err(error) = commander.tell(command())
+                && self.state == State::Serving
+            {
                 // Its end is reported, or the deadline finds it.
                 log::error!("worker {worker}: {error}");
             }

@@ -78,6 +78,22 @@ fn what_is_open_past_drain_is_reset_and_the_exit_code_is_0() {
 }
 
 #[test]
+fn a_stop_is_no_error_in_the_log_when_some_workers_have_ended_before_the_others() {
+    let machine = Machine::shared();
+    let backend = Acceptor::new();
+    let setup = Setup::new().process("drain: 300ms").workers(4).backend("a", backend.address);
+    let mut balancer = machine.start(setup);
+    // The worker that has it ends last.
+    let (client, _at_backend) = balancer.session(&backend);
+    balancer.signal(Signal::TERM);
+    assert_ends_with_reset(&client);
+    let (code, _) = balancer.wait(Duration::from_secs(1));
+    assert_eq!(code, Some(0));
+    balancer.await_logged("stopped");
+    assert!(!balancer.has_logged("ERROR"), "{:?}", balancer.log_line("ERROR"));
+}
+
+#[test]
 fn without_sessions_a_stop_is_immediate() {
     let machine = Machine::alone();
     let (_backend, mut balancer) = start(&machine, "30s");
