@@ -41,7 +41,12 @@ impl Refused {
     /// What the kernel said when it was asked for a ring, with its likely cause.
     pub fn new(error: io::Error) -> Self {
         let sysctl = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
-        let (cause, remedy) = match (error.raw_os_error(), sysctl.trim()) {
+        Self::explain(&error, sysctl.trim())
+    }
+
+    /// `sysctl`: what kernel.io_uring_disabled says; nothing before Linux 6.6.
+    fn explain(error: &io::Error, sysctl: &str) -> Self {
+        let (cause, remedy) = match (error.raw_os_error(), sysctl) {
             (Some(libc::EPERM), "2") => {
                 ("kernel.io_uring_disabled is 2".to_owned(), "set it to 0: sysctl kernel.io_uring_disabled=0")
             }
@@ -60,6 +65,10 @@ impl Refused {
             (Some(libc::ENOMEM), _) => {
                 (error.to_string(), "raise the limit of locked memory (ulimit -l, or LimitMEMLOCK= in the unit)")
             }
+            (Some(libc::EMFILE), _) => {
+                (error.to_string(), "raise the limit of descriptors (ulimit -n, or LimitNOFILE= in the unit)")
+            }
+            (Some(libc::ENFILE), _) => (error.to_string(), "raise fs.file-max: sysctl fs.file-max"),
             _ => (error.to_string(), "see io_uring_setup(2)"),
         };
         Self { cause, remedy }

@@ -24,3 +24,23 @@ fn a_ring_does_nothing_but_what_it_is_for() {
         assert!(widened.is_err(), "what is confined can be let free");
     }
 }
+
+#[test]
+fn a_refusal_names_its_cause_and_the_remedy() {
+    for (error, sysctl, words) in [
+        (libc::EPERM, "2", ["kernel.io_uring_disabled is 2", "sysctl kernel.io_uring_disabled=0"]),
+        (libc::EPERM, "1", ["not in the group kernel.io_uring_group", "add the user to that group"]),
+        (libc::EPERM, "0", ["seccomp", "allow io_uring_setup, io_uring_enter and io_uring_register"]),
+        // Before Linux 6.6 there is no such setting.
+        (libc::EACCES, "", ["seccomp", "SystemCallFilter"]),
+        (libc::ENOSYS, "", ["no io_uring", "Linux 5.15 or later is needed"]),
+        (libc::ENOMEM, "0", ["ulimit -l", "LimitMEMLOCK="]),
+        (libc::EMFILE, "0", ["ulimit -n", "LimitNOFILE="]),
+        (libc::ENFILE, "0", ["Too many open files in system", "fs.file-max"]),
+        (libc::EINVAL, "0", ["Invalid argument", "io_uring_setup(2)"]),
+    ] {
+        let said = Refused::explain(&io::Error::from_raw_os_error(error), sysctl).to_string();
+        assert!(said.starts_with("the kernel refuses io_uring: "), "{said}");
+        assert!(words.iter().all(|word| said.contains(word)), "{error} with {sysctl:?}: {said}");
+    }
+}
