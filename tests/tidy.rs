@@ -69,6 +69,15 @@ fn the_data_path_neither_logs_nor_locks() {
     }
 }
 
+#[test]
+fn the_manual_has_every_kernel_feature_that_can_be_switched_off() {
+    let manual = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/OPERATING.md")).unwrap();
+    for name in balancer::sys::features::Features::NAMES {
+        assert!(manual.contains(&format!("| `{name}` |")), "docs/OPERATING.md does not explain {name}");
+    }
+    assert!(manual.contains(balancer::sys::features::DISABLE));
+}
+
 /// The fixed parts of a format string.
 fn fixed_parts(format: &str) -> Vec<&str> {
     format
