@@ -70,6 +70,29 @@ fn the_data_path_neither_logs_nor_locks() {
 }
 
 #[test]
+fn each_room_uses_only_the_rooms_that_it_may() {
+    // As src/lib.rs has it; what is missing here (`cli`, `app`) may use everything.
+    let rooms: [(&str, &[&str]); 8] = [
+        ("config", &["duration"]),
+        ("observe", &[]),
+        ("sys", &[]),
+        ("link", &["observe", "sys"]),
+        ("table", &["observe"]),
+        ("forward", &["table", "observe", "link", "sys"]),
+        ("control", &["config", "table", "observe", "link", "sys"]),
+        ("admin", &["observe", "table", "link", "sys", "duration"]),
+    ];
+    for (room, may) in rooms {
+        for (path, text) in rust_files(&[&format!("src/{room}")]) {
+            for (_, rest) in text.match_indices("crate::").map(|(at, word)| text.split_at(at + word.len())) {
+                let used = rest.split(|c: char| !(c.is_alphanumeric() || c == '_')).next().unwrap_or_default();
+                assert!(used == room || may.contains(&used), "{}: {room} may not use crate::{used}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
 fn the_manual_has_every_kernel_feature_that_can_be_switched_off() {
     let manual = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/OPERATING.md")).unwrap();
     for name in balancer::sys::features::Features::NAMES {
