@@ -4,8 +4,8 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
 use crate::harness::{
-    Acceptor, Backend, Bytes, Deaf, End, Machine, Setup, echo, exchange, exchange_bytes, read_to_end, receive,
-    receive_to_end, seed, send, send_in,
+    Acceptor, Backend, Bytes, Deaf, End, Machine, PATIENCE, Setup, echo, exchange, exchange_bytes, read_to_end,
+    receive, receive_to_end, reset, seed, send, send_in, wait_until,
 };
 
 const MIB: u64 = 1 << 20;
@@ -166,6 +166,34 @@ fn no_byte_crosses_over_between_fifty_sessions() {
             scope.spawn(move || both_ways(client, at_backend, seed, 2 * MIB + number as u64));
         }
     });
+    balancer.await_no_session();
+    balancer.stop();
+}
+
+#[test]
+fn no_byte_of_a_session_that_was_cut_in_full_flow_reaches_the_next() {
+    let machine = Machine::shared();
+    let backend = Acceptor::new();
+    let balancer = machine.start(Setup::new().workers(1).backend("a", backend.address));
+    let seed = seed();
+    for round in 1..=5 {
+        let (client, at_backend) = balancer.session(&backend);
+        std::thread::scope(|scope| {
+            let sender = scope.spawn(|| send(&at_backend, seed, 1 << 40).expect_err("it must be cut"));
+            receive(&client, &mut Bytes::new(seed), 20 * MIB);
+            // Nobody reads now: the pipe is soon full. It is a spare one for a second after it was lent.
+            let (mut last, moved) = (0, || balancer.of_backend("a", "bytes_out"));
+            wait_until("nothing moves", PATIENCE, || {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+                std::mem::replace(&mut last, moved()) == last
+            });
+            reset(client);
+            sender.join().expect("sending");
+        });
+        balancer.await_no_session();
+        let (client, at_backend) = balancer.session(&backend);
+        both_ways(&client, &at_backend, seed.wrapping_add(round), 8 * MIB);
+    }
     balancer.await_no_session();
     balancer.stop();
 }
