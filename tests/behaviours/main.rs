@@ -33,6 +33,7 @@ mod relay;
 mod reload;
 mod resets;
 mod seeing;
+mod start;
 mod stop;
 mod storms;
 mod top;

@@ -399,6 +399,11 @@ fn passing(listener: &TcpListener, program: Command) -> Command {
 /// The program itself, or as another user a copy of it that this user can reach.
 fn command_for(setup: &Setup) -> Command {
     let program = Path::new(env!("CARGO_BIN_EXE_balancer"));
+    if let Some((soft, hard)) = setup.descriptors {
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--nofile={soft}:{hard}")).arg(program);
+        return command;
+    }
     if setup.user.is_none() && !setup.copied {
         return Command::new(program);
     }

@@ -4,10 +4,17 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::io::Read as _;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
+use rustix::net::sockopt::socket_acceptconn;
+use rustix::process::{
+    Pid, PidfdFlags, PidfdGetfdFlags, Resource, Rlimit, Signal, getrlimit, kill_process, pidfd_getfd, pidfd_open,
+    prlimit,
+};
+use socket2::SockRef;
 
 use super::tools::program;
 use super::wait::{PATIENCE, wait_until};
@@ -61,14 +68,31 @@ impl Process {
 
     /// How often each of its threads has gone to sleep, by name: it stays the same while nothing wakes them.
     pub(crate) fn sleeps(self) -> BTreeMap<String, u64> {
-        let field = |status: &str, name: &str| {
-            status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim().to_owned()
-        };
         let statuses = self.each_task("status");
         let sleeps = statuses.iter().map(|status| {
             (field(status, "Name:"), field(status, "voluntary_ctxt_switches:").parse().unwrap_or_default())
         });
         sleeps.collect()
+    }
+
+    /// The cores that each of its threads may use, by name, as the kernel lists them: `0-3`.
+    pub(crate) fn cores(self) -> BTreeMap<String, String> {
+        let statuses = self.each_task("status");
+        statuses.iter().map(|status| (field(status, "Name:"), field(status, "Cpus_allowed_list:"))).collect()
+    }
+
+    /// One of its sockets that accept clients at this address, shared with it.
+    #[track_caller]
+    pub(crate) fn listener_at(self, address: SocketAddr) -> OwnedFd {
+        let process = pidfd_open(self.pid().expect("a process has a number"), PidfdFlags::empty()).expect("a pidfd");
+        let names = fs::read_dir(format!("/proc/{}/fd", self.0)).expect("its descriptors").flatten();
+        let numbers = names.filter_map(|entry| entry.file_name().to_string_lossy().parse().ok());
+        let mut shared = numbers.filter_map(|number: i32| pidfd_getfd(&process, number, PidfdGetfdFlags::empty()).ok());
+        let is_it = |socket: &OwnedFd| {
+            socket_acceptconn(socket).is_ok_and(|accepts| accepts)
+                && SockRef::from(socket).local_addr().is_ok_and(|at| at.as_socket() == Some(address))
+        };
+        shared.find(is_it).unwrap_or_else(|| panic!("nobody listens on {address}"))
     }
 
     /// Changes its soft limit of descriptors. The hard one stays what it has inherited from this process.
@@ -142,6 +166,11 @@ impl Process {
         // A thread may end between the listing and the reading.
         tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join(file)).ok()).collect()
     }
+}
+
+/// A field of /proc/PID/status.
+fn field(status: &str, name: &str) -> String {
+    status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim().to_owned()
 }
 
 /// User and system time of a line of /proc/PID/stat.

@@ -18,6 +18,8 @@ pub(crate) struct Setup {
     pub(super) copied: bool,
     pub(super) environment: Vec<(String, String)>,
     pub(super) passed: Option<TcpListener>,
+    /// Its limits of descriptors, soft and hard.
+    pub(super) descriptors: Option<(u64, u64)>,
     workers: u32,
     /// What stands behind the admin socket.
     http: &'static str,
@@ -49,6 +51,7 @@ impl Setup {
             copied: false,
             environment: Vec::new(),
             passed: None,
+            descriptors: None,
             workers: 2,
             http: "",
             process: Vec::new(),
@@ -124,6 +127,12 @@ impl Setup {
     /// Runs the balancer as an ordinary user.
     pub(crate) fn run_as(mut self, id: u32) -> Self {
         self.user = Some(id);
+        self
+    }
+
+    /// Runs the balancer with these limits of descriptors.
+    pub(crate) fn descriptors(mut self, soft: u64, hard: u64) -> Self {
+        self.descriptors = Some((soft, hard));
         self
     }
 
