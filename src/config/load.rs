@@ -57,6 +57,7 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     let cannot = |error: &io::Error| match error.kind() {
         io::ErrorKind::NotFound => format!("no such file{}", similar(path)),
         io::ErrorKind::IsADirectory => format!("this is a directory, a file is due{}", inside(path)),
+        io::ErrorKind::PermissionDenied => format!("the file cannot be read: {error}; let this user read it"),
         _ => format!("the file cannot be read: {error}"),
     };
     let mut bytes = Vec::new();

@@ -379,6 +379,7 @@ fn hint(error: &io::Error) -> &'static str {
             "; ports below 1024 need CAP_NET_BIND_SERVICE, and a Unix socket's directory must be writable"
         }
         io::ErrorKind::AddrNotAvailable => "; no interface of this machine has this address: see 'ip address'",
+        io::ErrorKind::NotFound => "; its directory must exist: create it, or choose another path",
         io::ErrorKind::AlreadyExists => "; remove it, or choose another path",
         _ => "",
     }

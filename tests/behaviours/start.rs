@@ -1,6 +1,7 @@
 //! What the process takes for itself when it starts, and that it serves with all of it or not at all.
 
 use std::net::{Shutdown, TcpStream};
+use std::process::Command;
 use std::time::Duration;
 
 use balancer::sys::features::Features;
@@ -84,4 +85,31 @@ fn a_worker_that_cannot_go_on_takes_the_process_down_which_says_why() {
     balancer.await_logged("accepting clients: Invalid argument");
     let line = balancer.log_line("accepting clients").unwrap_or_default();
     assert!(line.starts_with("error: worker "), "{line}");
+}
+
+#[test]
+fn a_start_that_fails_says_why_and_what_to_do() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("balancer.yaml");
+    let at = directory.path().display();
+    let nowhere = format!("unix:{at}/none/web.sock");
+    let not_a_directory = format!("{}/admin.sock", file.display());
+    let good = format!("{at}/admin.sock");
+    for (listen, socket, remedy) in [
+        (nowhere.as_str(), &good, "its directory must exist: create it, or choose another path"),
+        ("127.0.0.1:0", &not_a_directory, "let this user write there, or name another admin.socket"),
+        ("192.0.2.1:0", &good, "see 'ip address'"),
+    ] {
+        let yaml = format!(
+            "admin: {{ socket: {socket} }}\nstate: {at}/state\n\
+             services: {{ web: {{ listen: \"{listen}\", backends: {{ a: 127.0.0.1:1 }} }} }}\n"
+        );
+        std::fs::write(&file, yaml).expect("writing the configuration");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_balancer"));
+        let output = command.args(["run", "--config"]).arg(&file).output().expect("running it");
+        let said = String::from_utf8_lossy(&output.stderr);
+        let last = said.lines().last().unwrap_or_default();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(last.starts_with("error: ") && last.contains(remedy), "{said}");
+    }
 }
