@@ -40,3 +40,40 @@ pub(super) fn turn(source: BorrowedFd<'_>, pipe: &mut Pipe, sink: BorrowedFd<'_>
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsFd;
+
+    /// Two ends of a connection.
+    fn connection() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let one = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let other = listener.accept().unwrap().0;
+        for stream in [&one, &other] {
+            stream.set_nonblocking(true).unwrap();
+        }
+        (one, other)
+    }
+
+    #[test]
+    fn a_turn_ends_at_its_budget_however_much_the_source_has() {
+        let ((mut sender, source), (sink, mut receiver)) = (connection(), connection());
+        let mut pipe = Pipe::new(true).unwrap();
+        let (mut most, mut all) = (0, 0);
+        for _ in 0..50 {
+            while sender.write(&[0; 1 << 16]).is_ok_and(|count| count > 0) {}
+            let (moved, _) = turn(source.as_fd(), &mut pipe, sink.as_fd());
+            most = most.max(moved);
+            all += moved;
+            let mut buffer = vec![0; 1 << 20];
+            while receiver.read(&mut buffer).is_ok_and(|count| count > 0) {}
+        }
+        // The last fill may go beyond it. Without a budget the kernel's queues alone give some megabytes.
+        assert!(most < 2 << 20, "{most} bytes in one turn");
+        assert!(all > 10 << 20, "{all} bytes in all: the source was never full");
+    }
+}
