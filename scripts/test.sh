@@ -36,7 +36,7 @@ command -v cargo >/dev/null || die "needs Rust (cargo); https://rustup.rs instal
 
 if [[ -n $install ]]; then
   install_missing cc:gcc '/usr/include/stdlib.h:libc6-dev' \
-    ip:iproute2 nft:nftables ethtool:ethtool setpriv:util-linux ps:procps curl:curl python3:python3 systemd-analyze:systemd groff:groff-base \
+    ip:iproute2 nft:nftables ethtool:ethtool setpriv:util-linux ps:procps curl:curl python3:python3 systemd-analyze:systemd groff:groff-base '/usr/share/i18n/locales/de_DE:locales' \
     tmux:tmux promtool:prometheus '/usr/share/fonts/*/*/*.ttf:fonts-dejavu-core' \
     nginx:nginx redis-server:redis-server redis-benchmark:redis-tools wrk:wrk iperf3:iperf3 \
     '/usr/lib/postgresql/*/bin/initdb:postgresql' '/usr/lib/postgresql/*/bin/pgbench:postgresql-contrib'

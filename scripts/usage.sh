@@ -1,6 +1,9 @@
 # shellcheck shell=bash
 # What processes have used. Sourced by load.sh and compare.sh.
 
+# Where a comma stands before decimals, awk and bash read each other's figures wrong.
+export LC_ALL=C.UTF-8
+
 # calc EXPRESSION: its value, to nine digits.
 calc() { awk "BEGIN { printf \"%.9g\", $1 }"; }
 

@@ -10,19 +10,29 @@ use serde_json::Value;
 static TURN: Mutex<()> = Mutex::new(());
 
 fn load(arguments: &[&str]) -> Output {
+    load_where(&[], arguments)
+}
+
+/// The same in another environment.
+fn load_where(environment: &[(&str, &str)], arguments: &[&str]) -> Output {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/load.sh");
     let mut command = Command::new(script);
     // scripts/test.sh has installed what is needed.
     command.args(arguments).args(["--no-install", "--binary", env!("CARGO_BIN_EXE_balancer")]);
-    command.output().expect("running scripts/load.sh")
+    command.envs(environment.iter().copied()).output().expect("running scripts/load.sh")
 }
 
 /// Its results by name, after a run that must succeed.
 #[track_caller]
 fn results(arguments: &[&str]) -> serde_json::Map<String, Value> {
+    results_where(&[], arguments)
+}
+
+#[track_caller]
+fn results_where(environment: &[(&str, &str)], arguments: &[&str]) -> serde_json::Map<String, Value> {
     let directory = tempfile::tempdir().unwrap();
     let json = directory.path().join("result.json");
-    let output = load(&[arguments, &["--json", json.to_str().unwrap()]].concat());
+    let output = load_where(environment, &[arguments, &["--json", json.to_str().unwrap()]].concat());
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{arguments:?}: {out}{err}");
     let document: Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
@@ -52,6 +62,18 @@ fn each_load_runs_on_a_balancer_of_its_own_and_says_what_it_carried_and_what_tha
     }
     let idle = results(&["idle", "--seconds", "1", "--connections", "500", "--workers", "1"]);
     above_zero(&idle, &["memory"]);
+}
+
+#[test]
+fn figures_are_the_same_where_a_comma_stands_before_decimals() {
+    let _turn = TURN.lock().unwrap();
+    let locales = tempfile::tempdir().unwrap();
+    let german = locales.path().join("de_DE.UTF-8");
+    let made = Command::new("localedef").args(["-i", "de_DE", "-f", "UTF-8"]).arg(german).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let environment = [("LOCPATH", locales.path().to_str().unwrap()), ("LC_ALL", "de_DE.UTF-8")];
+    let results = results_where(&environment, &["throughput", "--seconds", "1"]);
+    above_zero(&results, &["throughput", "CPU of the balancer", "CPU of the whole machine"]);
 }
 
 #[test]
