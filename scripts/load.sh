@@ -37,8 +37,8 @@ build of this balancer is started on loopback in front of two nginx servers, and
   --socket PATH    the admin socket of the one that runs                  [as balancer status finds it]
   --pid PID        the process that has the costs, where that is no balancer
   --json FILE      also writes the result to FILE
-  --no-install     fails where a program is missing; otherwise installs it with apt-get: wrk curl nginx procps,
-                   and oha, for latency, with cargo (a few minutes, once; into target/tools)
+  --no-install     fails where a program is missing; otherwise installs it with apt-get: wrk curl nginx procps iproute2
+                   bsdextrautils, and oha, for latency, with cargo (a few minutes, once; into target/tools)
   --help           this text
 
 The result goes to standard output, progress to standard error. Client, balancer and servers share this machine unless
@@ -94,7 +94,7 @@ esac
 
 # ---- What is needed ------------------------------------------------------------------------------------------------
 
-needed=(wrk:wrk curl:curl ps:procps)
+needed=(wrk:wrk curl:curl ps:procps ss:iproute2 column:bsdextrautils)
 [[ -n $address ]] || needed+=(nginx:nginx)
 if [[ -n $install ]]; then
   install_missing "${needed[@]}"

@@ -103,6 +103,21 @@ fn wrong_usage_is_told_what_is_right_and_ends_with_2() {
 }
 
 #[test]
+fn every_program_that_is_missing_is_named_before_anything_is_measured() {
+    let directory = tempfile::tempdir().unwrap();
+    for name in ["bash", "dirname", "sort"] {
+        let found = ["/bin", "/usr/bin"].map(|place| Path::new(place).join(name)).into_iter().find(|path| path.exists());
+        std::os::unix::fs::symlink(found.expect(name), directory.path().join(name)).unwrap();
+    }
+    let output = load_where(&[("PATH", directory.path().to_str().unwrap())], &["requests", "127.0.0.1:1"]);
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && err.contains("load.sh: missing: "), "{err}");
+    for package in ["bsdextrautils", "curl", "iproute2", "procps", "wrk"] {
+        assert!(err.contains(package), "{package} is not named: {err}");
+    }
+}
+
+#[test]
 fn an_address_where_nobody_answers_is_an_error_with_a_remedy() {
     let _turn = TURN.lock().unwrap();
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
