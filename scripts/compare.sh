@@ -175,6 +175,12 @@ if ((EUID != 0)); then
   command -v sudo >/dev/null || die "needs root to make network namespaces, and there is no sudo here"
   exec sudo "$root/scripts/compare.sh" "${arguments[@]}"
 fi
+if [[ -n $json ]]; then writable "$json"; fi
+if [[ -n $html ]]; then writable "$html"; fi
+if [[ -n $svg ]]; then
+  mkdir -p "$svg" 2>/dev/null || die "cannot write into $svg"
+  writable "$svg/cost.svg"
+fi
 if [[ -n $install ]]; then
   install_missing "${needed[@]}"
 else

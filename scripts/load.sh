@@ -94,6 +94,7 @@ esac
 
 # ---- What is needed ------------------------------------------------------------------------------------------------
 
+[[ -z $json ]] || writable "$json"
 needed=(wrk:wrk curl:curl ps:procps ss:iproute2 column:bsdextrautils)
 [[ -n $address ]] || needed+=(nginx:nginx)
 if [[ -n $install ]]; then

@@ -4,6 +4,16 @@
 # Where a comma stands before decimals, awk and bash read each other's figures wrong.
 export LC_ALL=C.UTF-8
 
+# writable FILE: what a long measurement has found must not be lost at its end. Leaves nothing behind.
+writable() {
+  if [[ -e $1 ]]; then
+    [[ -w $1 && ! -d $1 ]] || die "cannot write $1"
+  else
+    { : >"$1"; } 2>/dev/null || die "cannot write $1: is there a directory $(dirname "$1") that you may write to?"
+    rm -f "$1"
+  fi
+}
+
 # calc EXPRESSION: its value, to nine digits.
 calc() { awk "BEGIN { printf \"%.9g\", $1 }"; }
 

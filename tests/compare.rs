@@ -103,6 +103,18 @@ fn a_peer_that_does_not_start_is_told_with_its_own_words_and_leaves_nothing_behi
 }
 
 #[test]
+fn a_report_that_cannot_be_written_is_told_before_it_is_measured() {
+    for (option, path) in
+        [("--json", "/nowhere/result.json"), ("--html", "/nowhere/report.html"), ("--svg", "/dev/null/pictures")]
+    {
+        let output = compare(&["--loads", "requests", "--seconds", "600", option, path]);
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.code() == Some(1) && err.contains("cannot write") && err.contains(path), "{err}");
+        assert_eq!(out, "", "{option}");
+    }
+}
+
+#[test]
 fn wrong_usage_is_told_what_is_right_and_ends_with_2() {
     let cases: [(&[&str], &str); 7] = [
         (&["--loads", "requests,bulky"], "unknown load 'bulky' (there are: bulk wire requests"),

@@ -118,6 +118,15 @@ fn every_program_that_is_missing_is_named_before_anything_is_measured() {
 }
 
 #[test]
+fn a_result_that_cannot_be_written_is_told_before_it_is_measured() {
+    let begun = std::time::Instant::now();
+    let output = load(&["requests", "--seconds", "600", "--json", "/nowhere/result.json"]);
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && err.contains("cannot write /nowhere/result.json"), "{err}");
+    assert!(begun.elapsed().as_secs() < 60, "{err}");
+}
+
+#[test]
 fn an_address_where_nobody_answers_is_an_error_with_a_remedy() {
     let _turn = TURN.lock().unwrap();
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
