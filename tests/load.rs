@@ -127,6 +127,14 @@ fn a_result_that_cannot_be_written_is_told_before_it_is_measured() {
 }
 
 #[test]
+fn a_program_that_is_no_balancer_is_told() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/load.sh");
+    let output = Command::new(script).args(["requests", "--no-install", "--binary", "/bin/false"]).output().unwrap();
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && err.contains("/bin/false does not say its version"), "{err}");
+}
+
+#[test]
 fn an_address_where_nobody_answers_is_an_error_with_a_remedy() {
     let _turn = TURN.lock().unwrap();
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

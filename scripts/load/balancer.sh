@@ -33,6 +33,8 @@ start_own() {
     fi
   fi
   [[ -x $binary ]] || die "cannot run $binary"
+  local version
+  version=$("$binary" --version 2>&1) || die "$binary does not say its version: is it a balancer? It said: $version"
   status_binary=$binary socket=$work/admin.sock
   truncate -s 1G "$work/large"
   local port
@@ -75,7 +77,7 @@ YAML
   background nginx nginx -e stderr -p "$work" -c "$work/nginx.conf"
   background balancer "$binary" run --config "$work/balancer.yaml"
   pid=$!
-  who="$("$binary" --version), started for this, $workers workers"
+  who="$version, started for this, $workers workers"
   local deadline=$((SECONDS + 10))
   until curl -sf -o /dev/null --max-time 1 "http://$address/"; do
     if ((SECONDS >= deadline)) || ! kill -0 "$pid" 2>/dev/null; then
