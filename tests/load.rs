@@ -77,6 +77,14 @@ fn figures_are_the_same_where_a_comma_stands_before_decimals() {
 }
 
 #[test]
+fn a_download_that_is_not_there_is_no_throughput() {
+    let _turn = TURN.lock().unwrap();
+    let output = load(&["throughput", "--seconds", "1", "--path", "/large/"]);
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.code() == Some(1) && err.contains("404") && !out.contains("GiB/s"), "{out}{err}");
+}
+
+#[test]
 fn a_soak_goes_through_requests_connections_and_downloads_and_finds_nothing_wrong() {
     let _turn = TURN.lock().unwrap();
     let results = results(&["soak", "--seconds", "6", "--connections", "10"]);

@@ -34,7 +34,7 @@ start_own() {
   fi
   [[ -x $binary ]] || die "cannot run $binary"
   local version
-  version=$("$binary" --version 2>&1) || die "$binary does not say its version: is it a balancer? It said: $version"
+  version=$("$binary" --version 2>&1) || die "$binary does not say its version: is it a balancer? It said: ${version%%$'\n'*}"
   status_binary=$binary socket=$work/admin.sock
   truncate -s 1G "$work/large"
   local port
@@ -60,6 +60,7 @@ http {
     listen 127.0.0.1:$((port + 2)) backlog=4096;
     location / { return 200 "ok\n"; }
     location = /large { root $work; }
+    location /large/ { return 404; }
   }
 }
 CFG

@@ -104,7 +104,7 @@ downloads() {
       end=$((SECONDS + $1))
       while ((SECONDS < end)); do
         outcome=0
-        curl -sS -o /dev/null -w '%{size_download}\n' --max-time $((end - SECONDS)) "$3" || outcome=$?
+        curl -fsS -o /dev/null -w '%{size_download}\n' --max-time $((end - SECONDS)) "$3" || outcome=$?
         # 28: the time was over.
         ((outcome == 0 || outcome == 28)) || exit 1
       done
