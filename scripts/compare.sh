@@ -273,7 +273,7 @@ done
 # ---- The report ----------------------------------------------------------------------------------------------------
 
 about() {
-  printf 'machine\t%s, %s CPUs, %s MiB\n' "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)" "$(nproc)" \
+  printf 'machine\t%s, %s CPUs, %s MiB\n' "$(processor)" "$(nproc)" \
     "$(awk '/^MemTotal/ { print int($2 / 1024) }' /proc/meminfo)"
   printf 'system\t%s, Linux %s\n' "$(sed -n 's/^PRETTY_NAME="\(.*\)"/\1/p' /etc/os-release)" "$(uname -r)"
   if [[ -n $needs_balancer ]]; then printf 'balancer\t%s\n' "$("$binary" --version 2>/dev/null | awk '{ print $2 }')"; fi

@@ -144,7 +144,7 @@ failed=0
 about() {
   printf 'load\t%s of %s over %s connections, %s s\n' "$load" "$url" "$connections" "$seconds"
   printf 'balancer\t%s\n' "$who"
-  printf 'machine\t%s, %s CPUs, Linux %s\n' "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)" "$(nproc)" "$(uname -r)"
+  printf 'machine\t%s, %s CPUs, Linux %s\n' "$(processor)" "$(nproc)" "$(uname -r)"
 }
 about >"$work/about.tsv"
 as_table

@@ -14,6 +14,11 @@ writable() {
   fi
 }
 
+# processor: its name; not every one has one in cpuinfo.
+processor() {
+  sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1 | grep . || tr -d '\0' 2>/dev/null </proc/device-tree/model || uname -m
+}
+
 # calc EXPRESSION: its value, to nine digits.
 calc() { awk "BEGIN { printf \"%.9g\", $1 }"; }
 
