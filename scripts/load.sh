@@ -25,8 +25,8 @@ Loads:
   soak         all of requests, connections and downloads for long; fails where anything is refused, reset or grows
 
 ADDRESS (IP:PORT) is a service of a balancer that runs, with HTTP servers behind it. Its process is asked for over the
-admin socket; of any other program name the process with --pid, or do without its costs. Without ADDRESS the release
-build of this balancer is started on loopback in front of two nginx servers, and ended afterwards.
+admin socket, if it is on this machine; of any other program name the process with --pid, or do without its costs.
+Without ADDRESS the release build of this balancer is started on loopback in front of two nginx servers, and ended afterwards.
 
   --seconds S      length of a measurement, of each rate of latency       [10; soak: 600]
   --connections N  connections at once                                    [50; throughput: 4; idle: 4000]

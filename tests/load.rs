@@ -114,7 +114,8 @@ fn wrong_usage_is_told_what_is_right_and_ends_with_2() {
 fn every_program_that_is_missing_is_named_before_anything_is_measured() {
     let directory = tempfile::tempdir().unwrap();
     for name in ["bash", "dirname", "sort"] {
-        let found = ["/bin", "/usr/bin"].map(|place| Path::new(place).join(name)).into_iter().find(|path| path.exists());
+        let found =
+            ["/bin", "/usr/bin"].map(|place| Path::new(place).join(name)).into_iter().find(|path| path.exists());
         std::os::unix::fs::symlink(found.expect(name), directory.path().join(name)).unwrap();
     }
     let output = load_where(&[("PATH", directory.path().to_str().unwrap())], &["requests", "127.0.0.1:1"]);
@@ -123,6 +124,28 @@ fn every_program_that_is_missing_is_named_before_anything_is_measured() {
     for package in ["bsdextrautils", "curl", "iproute2", "procps", "wrk"] {
         assert!(err.contains(package), "{package} is not named: {err}");
     }
+}
+
+#[test]
+fn what_another_service_costs_is_not_asked_of_this_machines_balancer() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let program = Path::new(env!("CARGO_BIN_EXE_balancer"));
+    let (socket, file, state) = (path("admin.sock"), path("balancer.yaml"), path("state"));
+    let services = "services: { web: { listen: 127.0.0.1:0, backends: { one: 127.0.0.1:9 } } }";
+    std::fs::write(&file, format!("admin: {{ socket: {socket} }}\nstate: {state}\n{services}\n")).unwrap();
+    let mut balancer = Command::new(program).args(["run", "--config", &file]).spawn().unwrap();
+    let status = || Command::new(program).args(["status", "--socket", &socket]).output().unwrap().status.success();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while !status() && std::time::Instant::now() < deadline {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let programs = format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let output = load_where(&[("BALANCER_SOCKET", &socket), ("PATH", &programs)], &["requests", "127.0.0.1:1"]);
+    balancer.kill().unwrap();
+    balancer.wait().unwrap();
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(err.contains("the balancer of this machine does not serve 127.0.0.1:1: "), "{err}");
 }
 
 #[test]

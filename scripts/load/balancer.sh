@@ -8,6 +8,11 @@ find_running() {
     who="$(ps -o comm= -p "$pid") (process $pid)"
     socket='' status_binary=''
   elif status >"$work/status.json" 2>/dev/null; then
+    if [[ -z $socket ]] && ! serves_address; then
+      say "the balancer of this machine does not serve $address: costs and memory are not measured (--socket, --pid)"
+      who=unknown status_binary=''
+      return
+    fi
     pid=$(sed -n 's/^  "pid": \([0-9]*\).*/\1/p' "$work/status.json")
     who="$("$status_binary" --version) (process $pid)"
   else
@@ -19,8 +24,15 @@ find_running() {
 # status: the balancer's own view, as JSON.
 status() { [[ -n $status_binary ]] && "$status_binary" status --json ${socket:+--socket "$socket"}; }
 
-# counter NAME: one number of the whole status, summed over the services.
-counter() { status | awk -F'[:,]' -v name="\"$1\"" '{ gsub(/ /, "") } $1 == name { sum += $2 } END { print sum + 0 }'; }
+# counter NAME: a number of each service, summed; its backends have the same names, further in.
+counter() { status | awk -F'[:,]' -v name="      \"$1\"" '$1 == name { sum += $2 } END { print sum + 0 }'; }
+
+# serves_address: whether the status that was read is that of a balancer which listens at the address of this machine.
+serves_address() {
+  local host=${address%:*}
+  host=${host#[}
+  [[ $(ip route get "${host%]}" 2>/dev/null) == local\ * ]] && grep -qE "^        \"[^\"]*:${address##*:}\",?$" "$work/status.json"
+}
 
 # start_own: the release build in front of two nginx servers, on ports that are free.
 start_own() {
