@@ -10,7 +10,6 @@ if (($#)); then
   say "Runs each check, goes on after a failure, and ends with what failed. Installs cargo-deny where it is missing."
   if [[ $1 == --help || $1 == -h ]]; then exit 0; else exit 2; fi
 fi
-PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 command -v cargo >/dev/null || die "needs Rust (cargo); https://rustup.rs installs it"
 
 failed=() unchecked=()

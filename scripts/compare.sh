@@ -173,7 +173,8 @@ oha=''
 if uses "${loads[*]}" rates; then find_oha; fi
 if ((EUID != 0)); then
   command -v sudo >/dev/null || die "needs root to make network namespaces, and there is no sudo here"
-  exec sudo "$root/scripts/compare.sh" "${arguments[@]}"
+  # sudo's own PATH knows nothing of what cargo has installed for the user.
+  exec sudo env "PATH=$PATH" "$root/scripts/compare.sh" "${arguments[@]}"
 fi
 if [[ -n $json ]]; then writable "$json"; fi
 if [[ -n $html ]]; then writable "$html"; fi

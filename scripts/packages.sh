@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Installs Debian and Ubuntu packages for the scripts beside it, without starting any service. Sourced, not run.
 
-PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+PATH=$PATH:${CARGO_HOME:-${HOME-}/.cargo}/bin:/usr/local/sbin:/usr/sbin:/sbin
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "${0##*/}: $*"; exit 1; }

@@ -31,7 +31,6 @@ for argument in "$@"; do
   esac
 done
 
-PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 command -v cargo >/dev/null || die "needs Rust (cargo); https://rustup.rs installs it"
 
 if [[ -n $install ]]; then
