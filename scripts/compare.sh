@@ -114,11 +114,13 @@ done
 if [[ -n $scaling ]]; then loads+=,$all_scales; fi
 IFS=, read -ra loads <<<"$loads"
 IFS=, read -ra peers <<<"$peers"
+((${#loads[@]})) || wrong "which loads? There are: ${all_loads//,/ } ${all_scales//,/ }"
+((${#peers[@]} + ${#named[@]})) || wrong "which peers? There are: ${all_peers//,/ }"
 for name in "${loads[@]}"; do
-  [[ ,$all_loads,$all_scales, == *,"$name",* ]] || wrong "unknown load '$name' (there are: ${all_loads//,/ } ${all_scales//,/ })"
+  [[ ,$all_loads,$all_scales, == *,"${name:-?}",* ]] || wrong "unknown load '$name' (there are: ${all_loads//,/ } ${all_scales//,/ })"
 done
 for name in "${peers[@]}"; do
-  [[ ,$all_peers, == *",$name,"* || -n ${commands[$name]-} ]] ||
+  [[ ,$all_peers, == *,"${name:-?}",* || -n ${commands[${name:-?}]-} ]] ||
     wrong "unknown peer '$name' (there are: ${all_peers//,/ }; --peer names others)"
 done
 uses() { [[ " $1 " == *" $2 "* ]]; }
@@ -296,6 +298,7 @@ about() {
   if [[ -n $oha ]]; then printf 'oha\t%s\n' "$("$oha" --version | awk '{ print $2 }')"; fi
   if [[ -n $peak ]]; then printf 'rates\tshares of %.0f requests/s, the highest of %s\n' "$peak" "$peak_of"; fi
   printf 'settings\trounds: %s, of %s s each; one worker each%s\n' "$rounds" "$seconds" "${pin:+, the peer on a CPU of its own}"
+  if ((failed)); then printf 'failed\t%s measurements, which are missing here\n' "$failed"; fi
   printf 'command\tscripts/compare.sh%s\n' "$(as_typed "${arguments[@]}" | tr -s '\t\n ' ' ')"
 }
 # as_typed ARGUMENT...: as they may stand on a command line.
