@@ -116,7 +116,10 @@ fn a_report_that_cannot_be_written_is_told_before_it_is_measured() {
 
 #[test]
 fn wrong_usage_is_told_what_is_right_and_ends_with_2() {
-    let cases: [(&[&str], &str); 7] = [
+    let cases: [(&[&str], &str); 10] = [
+        (&["--loads", ""], "which loads? There are: bulk wire"),
+        (&["--loads", ",requests"], "unknown load ''"),
+        (&["--peers", "balancer,,nat"], "unknown peer ''"),
         (&["--loads", "requests,bulky"], "unknown load 'bulky' (there are: bulk wire requests"),
         (
             &["--peers", "balancer,caddy"],
@@ -136,4 +139,76 @@ fn wrong_usage_is_told_what_is_right_and_ends_with_2() {
         let err = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.code() == Some(2) && err.contains(why) && err.contains("--help"), "{arguments:?}: {err}");
     }
+}
+
+/// The report of measurements that are made up: one line each of round, peer, load, cost, rate and whole machine.
+fn report(format: &str, measured: &str) -> String {
+    let directory = tempfile::tempdir().unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/compare");
+    let mut command = Command::new("awk");
+    command.args(["-v", "peers=balancer haproxy nginx nat", "-v", "named=", "-v", &format!("format={format}")]);
+    for program in ["report.awk", "scaling.awk", "json.awk"] {
+        command.arg("-f").arg(root.join(program));
+    }
+    for (name, text) in [("about.tsv", ""), ("results.tsv", measured), ("percentiles.tsv", ""), ("scaling.tsv", "")] {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text.replace(' ', "\t").replace('_', " ")).unwrap();
+        command.arg(path);
+    }
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn the_report_holds_each_load_to_its_aim_beside_the_better_peer_and_the_floor() {
+    // Load, at most this much of the better peer, at most this much of address translation.
+    let aims = [
+        ("bulk", 0.35, Some(1.35)),
+        ("wire", 0.35, Some(1.05)),
+        ("requests", 0.75, Some(1.20)),
+        ("pipelined", 0.85, None),
+        ("connections", 0.85, Some(1.25)),
+        ("latency_p50", 1.0, None),
+        ("latency_p99", 1.0, None),
+        ("rates_p99_at_80_%", 0.8, None),
+    ];
+    for (name, aim, floor) in aims {
+        for (beyond, met) in [(0.99, true), (1.01, false)] {
+            // Of three rounds the median counts, beside nginx, which is better than HAProxy; nat has no cost.
+            let lines = [1.0, 0.5, 2.0].iter().enumerate().map(|(round, scatter)| {
+                let round = round + 1;
+                let (cost, machine) = (100.0 * aim * beyond * scatter, 100.0 * floor.unwrap_or(1.0) * beyond * scatter);
+                let own = format!("{round} balancer {name} {cost} 1 {machine}\n");
+                own + &["haproxy 120", "nginx 100", "nat "]
+                    .map(|peer| {
+                        let (peer, cost) = peer.split_once(' ').unwrap();
+                        format!("{round} {peer} {name} {cost} 1 100\n")
+                    })
+                    .concat()
+            });
+            let document: Value = serde_json::from_str(&report("json", &lines.collect::<String>())).unwrap();
+            let name = name.replace('_', " ");
+            assert_eq!(*summary(&document, &name, "/best"), "nginx");
+            assert_eq!(*summary(&document, &name, "/met"), met, "{document}");
+            let expected = floor.map_or(Value::Null, |_| met.into());
+            assert_eq!(*summary(&document, &name, "/machine_met"), expected, "{document}");
+        }
+    }
+    for (bytes, met) in [(899, true), (900, false)] {
+        let lines = format!("1 balancer idle {bytes} - -\n1 haproxy idle 5000 - -\n");
+        let document: Value = serde_json::from_str(&report("json", &lines.replace('-', ""))).unwrap();
+        assert_eq!(*summary(&document, "idle", "/met"), met, "{document}");
+    }
+}
+
+#[test]
+fn a_report_without_peers_has_no_ratio_and_no_empty_table() {
+    let alone = "1 balancer idle 588  \n";
+    let document: Value = serde_json::from_str(&report("json", alone)).unwrap();
+    for field in ["/best", "/ratio", "/ratio_low", "/ratio_high", "/machine_ratio_low"] {
+        assert_eq!(*summary(&document, "idle", field), Value::Null, "{field} in {document}");
+    }
+    let table = report("markdown", alone);
+    assert!(table.contains("| idle |") && !table.contains("CPU of the whole machine"), "{table}");
 }

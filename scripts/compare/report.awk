@@ -91,7 +91,8 @@ function best_peer(name,    i, value, best, lowest, pass) {
 # Sets for a load: best, ratio with ratio_low and ratio_high, machine_ratio with machine_low and machine_high.
 function compare(name) {
   best = best_peer(name)
-  ratio = best == "" ? "" : ratio_of(cost, name, "balancer", best)
+  ratio = low = high = ""
+  if (best != "") ratio = ratio_of(cost, name, "balancer", best)
   ratio_low = low
   ratio_high = high
   machine_ratio = ratio_of(machine, name, "balancer", "nat")
@@ -194,18 +195,19 @@ function machine_name(name) {
 }
 
 # The figures behind the last ratio.
-function markdown_machine(    i, name, row, j, rule) {
-  row = "| CPU of the whole machine | unit |"
+function markdown_machine(    i, name, row, j, rule, head) {
+  head = "\n| CPU of the whole machine | unit |"
   rule = "| --- | --- |"
   for (j = 1; j <= columns; j++) {
-    row = row " " peer[j] " |"
+    head = head " " peer[j] " |"
     rule = rule " ---: |"
   }
-  print "\n" row "\n" rule
   for (i = 1; i <= loads; i++) {
     name = load[i]
     # Both percentiles of a run come from the same span.
     if (!(name in measured) || unit_of_machine[name] == "" || name ~ /p99/) continue
+    if (head != "") print head "\n" rule
+    head = ""
     row = "| " machine_name(name) " | " unit_of_machine[name] " |"
     for (j = 1; j <= columns; j++) row = row " " figure(median(machine, name, peer[j])) " |"
     print row
