@@ -54,9 +54,10 @@ its median and, in brackets, its lowest and highest. A peer that is named gets a
 nat has no process: it is the floor for the CPU time of the whole machine, client, server and interrupts included.
 rates are HTTP requests sent when they are due, at 10, 50, 80 and 95 % of the highest rate of HAProxy or nginx.
 
-Peers by a command, a script for HAProxy of any version, and one written on the spot:
+Peers by a command, scripts for HAProxy and Traefik of any version, and one written on the spot:
   --peer 'socat=socat TCP-LISTEN:$(echo {listen} | cut -d: -f2),fork,reuseaddr,backlog=4096,nodelay TCP:{target},nodelay'
   --peer 'haproxy-dev=scripts/compare/haproxy.sh /opt/haproxy/haproxy {listen} {target} {dir}'
+  --peer 'traefik=scripts/compare/traefik.sh /usr/local/bin/traefik {listen} {target} {dir}'
   --peer 'haproxy-nosplice=printf "%s\n" "defaults" " mode tcp" " timeout connect 5s" " timeout client 1h" \
     " timeout server 1h" "listen load" " bind {listen}" " server server {target}" >{dir}/cfg; exec haproxy -db -f {dir}/cfg'
 

@@ -212,3 +212,19 @@ fn a_report_without_peers_has_no_ratio_and_no_empty_table() {
     let table = report("markdown", alone);
     assert!(table.contains("| idle |") && !table.contains("CPU of the whole machine"), "{table}");
 }
+
+#[test]
+fn traefik_is_told_where_to_listen_and_where_to_forward() {
+    let directory = tempfile::tempdir().unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/compare/traefik.sh");
+    let mut command = Command::new(script);
+    let output = command.args(["echo", "10.1.1.1:70", "10.1.1.2:80"]).arg(directory.path()).output().unwrap();
+    let file = directory.path().join("static.yaml");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), format!("--configFile={}\n", file.display()));
+    for (name, address) in [("static.yaml", "10.1.1.1:70"), ("dynamic.yaml", "10.1.1.2:80")] {
+        let text = std::fs::read_to_string(directory.path().join(name)).unwrap();
+        assert!(text.contains(&format!("address: \"{address}\"")), "{name}: {text}");
+    }
+    let rule = std::fs::read_to_string(directory.path().join("dynamic.yaml")).unwrap();
+    assert!(rule.contains("HostSNI(`*`)"), "{rule}");
+}
