@@ -40,6 +40,11 @@ pub(super) struct Arguments {}
 /// Exits 0 after Ctrl-C.
 pub(super) fn run(_: &Arguments) -> ExitCode {
     log::init();
+    // There is nothing to choose in a demo: before anything is said to try, its address must be free.
+    if let Err(error) = std::net::TcpListener::bind(LISTEN) {
+        eprintln!("error: the demo's clients arrive at {LISTEN}, and {error}; 'ss -tanp' shows who has the port");
+        return ExitCode::FAILURE;
+    }
     match NAMES.iter().map(|name| start_server(name).map(|address| (*name, address))).collect::<Result<Vec<_>, _>>() {
         Ok(backends) => {
             let admin_socket = admin::user_socket();

@@ -109,10 +109,11 @@ fn a_demo_whose_port_is_taken_says_who_to_ask() {
     let namespaces = Namespaces::new();
     let front: SocketAddr = FRONT.parse().expect("an address");
     let _taken = namespaces.near().run(|| TcpListener::bind(front).expect("the demo's port"));
-    let mut demo = Demo::start(namespaces.near(), |_| Stdio::null());
+    let mut demo = Demo::start(namespaces.near(), |at| File::create(at.join("out")).expect("a file").into());
     assert_eq!(demo.child.wait(PATIENCE).0.code(), Some(1));
     let said = demo.said("err");
     let last = said.lines().last().unwrap_or_default();
     assert!(last.starts_with("error: ") && last.contains(FRONT) && last.contains("ss -tanp"), "{said}");
+    assert_eq!(demo.said("out"), "", "nothing is to be tried");
     drop(machine);
 }
