@@ -19,19 +19,19 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Whom
-    #[arg(value_name = "SERVICE/BACKEND")]
+    #[arg(value_name = "SERVICE/BACKEND", value_parser = super::backend)]
     backend: String,
     /// For how long, such as 30m or 1h30m
-    #[arg(long = "for", value_name = "TIME", default_value = "30m")]
+    #[arg(long = "for", value_name = "TIME", default_value = "30m", value_parser = super::time)]
     length: String,
     /// Why: it stands in the log, in the status and in the timeline
     #[arg(long, value_name = "TEXT", default_value = "")]
     reason: String,
     /// Close sessions that are still open after this time
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = super::time)]
     close_after: Option<String>,
     /// Close them one by one over this time, so that their clients do not all come back at once
-    #[arg(long, value_name = "TIME", requires = "close_after")]
+    #[arg(long, value_name = "TIME", requires = "close_after", value_parser = super::time)]
     spread: Option<String>,
     /// Also where it is the last one that can serve, or reload.guard wants more kept
     #[arg(long)]
@@ -44,7 +44,7 @@ pub(super) struct Arguments {
 #[derive(Debug, clap::Args)]
 pub(super) struct Restore {
     /// Whom
-    #[arg(value_name = "SERVICE/BACKEND")]
+    #[arg(value_name = "SERVICE/BACKEND", value_parser = super::backend)]
     backend: String,
     #[command(flatten)]
     target: Target,
@@ -54,7 +54,7 @@ pub(super) struct Restore {
 #[derive(Debug, clap::Args)]
 pub(super) struct Forget {
     /// Whom
-    #[arg(value_name = "SERVICE/BACKEND")]
+    #[arg(value_name = "SERVICE/BACKEND", value_parser = super::backend)]
     backend: String,
     #[command(flatten)]
     target: Target,

@@ -28,7 +28,7 @@ const RETURN: Duration = Duration::from_secs(60);
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Whose loss
-    #[arg(value_name = "SERVICE/BACKEND")]
+    #[arg(value_name = "SERVICE/BACKEND", value_parser = super::backend)]
     backend: String,
     /// For how long, such as 10m
     #[arg(long = "for", value_name = "TIME", default_value = "10m", value_parser = duration::parse)]

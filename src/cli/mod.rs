@@ -29,6 +29,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::{self, Program};
 use crate::config::{self, Loaded};
+use crate::duration;
 
 /// The place of the configuration where neither `--config` nor `BALANCER_CONFIG` names one.
 const DEFAULT_CONFIG: &str = "/etc/balancer/balancer.yaml";
@@ -128,6 +129,19 @@ fn interrupted() -> io::Result<impl Fn() -> bool> {
 fn count(number: u64, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {noun}{plural}")
+}
+
+/// A `SERVICE/BACKEND`; what else it might be is for the balancer to say.
+fn backend(text: &str) -> Result<String, String> {
+    match text.split_once('/') {
+        Some((service, backend)) if !service.is_empty() && !backend.is_empty() => Ok(text.to_owned()),
+        _ => Err("SERVICE/BACKEND is due, such as web/web-02".into()),
+    }
+}
+
+/// A duration, handed on as it is written.
+fn time(text: &str) -> Result<String, String> {
+    duration::parse(text).map(|_| text.to_owned())
 }
 
 /// The argument that names the configuration.

@@ -14,7 +14,7 @@ use crate::admin::status::{BackendStatus, ServiceStatus, Status};
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Whose loss
-    #[arg(value_name = "SERVICE/BACKEND")]
+    #[arg(value_name = "SERVICE/BACKEND", value_parser = super::backend)]
     backend: String,
     #[command(flatten)]
     target: Target,

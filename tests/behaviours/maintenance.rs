@@ -124,12 +124,19 @@ fn who_cannot_be_spared_is_not_taken_out_unless_somebody_insists() {
     for (wrong, why) in [
         ("web/web-4", "web has no backend web-4; it has web-01, web-02, web-03"),
         ("wev/web-01", "there is no service wev; there is web, solo"),
-        ("web-01", "SERVICE/BACKEND is due"),
     ] {
         let err = refused(&balancer, &["drain", wrong]);
         assert!(err.contains(why), "{err}");
     }
-    assert!(refused(&balancer, &["drain", "web/web-01", "--for", "10"]).contains("its unit is missing"));
+    for (wrong, why) in [
+        (&["drain", "web-01"][..], "SERVICE/BACKEND is due"),
+        (&["drain", "web/web-01", "--for", "10"], "its unit is missing"),
+        (&["drain", "web/web-01", "--close-after", "soon"], "--close-after"),
+        (&["whatif", "web/"], "SERVICE/BACKEND is due"),
+    ] {
+        let (code, _, err) = balancer.command(wrong);
+        assert!(code == Some(2) && err.contains(why), "{wrong:?}: {err}");
+    }
     assert!(refused(&balancer, &["drain", "web/web-01", "--for", "721h"]).contains("30 days"));
     assert!(refused(&balancer, &["restore", "web/web-01"]).contains("is not held out: it is up"));
 
