@@ -44,12 +44,20 @@ fn understand(path: &Path, bytes: &[u8]) -> Result<Loaded, Report> {
 }
 
 pub(super) fn parse(text: &str) -> Result<Config, Vec<Problem>> {
-    let root = tree::parse(text).map_err(|problem| vec![problem])?;
+    let (root, second) = tree::parse(text).map_err(|problem| vec![problem])?;
     if matches!(root.value, Value::Null) {
         let what = "the file is empty: `services` with at least one service is due";
         return Err(vec![Problem::new(Place::START, what)]);
     }
-    file::read(&root)
+    let config = file::read(&root);
+    match second {
+        None => config,
+        Some(second) => {
+            let mut problems = config.err().unwrap_or_default();
+            problems.push(second);
+            Err(problems)
+        }
+    }
 }
 
 /// The file's bytes, or why they cannot be had.

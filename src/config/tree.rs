@@ -39,11 +39,27 @@ pub(super) enum Value {
     Map(Vec<(Key, Node)>),
 }
 
-/// Reads the only document of `text`.
-pub(super) fn parse(text: &str) -> Result<Node, Problem> {
-    serde_saphyr::from_str_with_options::<Spanned<Value>>(text, options())
-        .map(Node::from)
-        .map_err(|error| problem(&error, text))
+/// Reads the only document of `text`; of several the first one, with what is wrong with that.
+pub(super) fn parse(text: &str) -> Result<(Node, Option<Problem>), Problem> {
+    let read = |text| serde_saphyr::from_str_with_options::<Spanned<Value>>(text, options()).map(Node::from);
+    let error = match read(text) {
+        Ok(root) => return Ok((root, None)),
+        Err(error) => error,
+    };
+    let problem = problem(&error, text);
+    let several = matches!(error.without_snippet(), serde_saphyr::Error::MultipleDocuments { .. });
+    match error.location().filter(|_| several).map(|at| read(before_document(text, Place::from(at).line))) {
+        Some(Ok(root)) => Ok((root, Some(problem))),
+        _ => Err(problem),
+    }
+}
+
+/// What stands before the document that begins at a line, or just above it.
+fn before_document(text: &str, line: usize) -> &str {
+    let lines: Vec<&str> = text.split_inclusive('\n').take(line).collect();
+    let marker = lines.iter().rposition(|line| line.starts_with("---")).unwrap_or(0);
+    let length = lines.iter().take(marker).map(|line| line.len()).sum();
+    text.get(..length).unwrap_or_default()
 }
 
 /// Bounds that no honest file meets, and the strictness of YAML 1.2: `off` and `no` are words.
