@@ -1,5 +1,7 @@
 //! The comparison with other balancers, run as a user runs it.
 
+mod oha;
+
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -8,10 +10,17 @@ use serde_json::Value;
 /// What it said, once it has cleaned up after itself.
 #[track_caller]
 fn compare(arguments: &[&str]) -> Output {
+    compare_where(&[], arguments)
+}
+
+/// The same in another environment.
+#[track_caller]
+fn compare_where(environment: &[(&str, &str)], arguments: &[&str]) -> Output {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/compare.sh");
     let mut command = Command::new(script);
     // scripts/test.sh has installed what is needed.
     command.args(arguments).args(["--no-install", "--binary", env!("CARGO_BIN_EXE_balancer")]);
+    command.envs(environment.iter().copied());
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("running scripts/compare.sh");
     let own = format!("balcmp{}-", child.id());
     let output = child.wait_with_output().unwrap();
@@ -20,6 +29,14 @@ fn compare(arguments: &[&str]) -> Output {
     assert!(!left.iter().any(|name| name.starts_with(&own)), "a namespace is left behind: {left:?}");
     output
 }
+
+/// The same program again, as any other that a command line starts.
+const TWIN: &str = concat!(
+    "twin=printf 'admin: { socket: \"{dir}/s\" }\\nservices: { load: { listen: \"{listen}\", ",
+    "backends: { server: \"{target}\" } } }\\n' >{dir}/twin.yaml; exec ",
+    env!("CARGO_BIN_EXE_balancer"),
+    " run --config {dir}/twin.yaml",
+);
 
 /// The field of the load's summary that is reached by this path.
 #[track_caller]
@@ -34,14 +51,6 @@ fn summary<'a>(document: &'a Value, load: &str, path: &str) -> &'a Value {
 fn a_comparison_has_costs_of_each_peer_the_floor_and_the_scaling_as_table_json_page_and_pictures() {
     let directory = tempfile::tempdir().unwrap();
     let file = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
-    // The same program again, as any other that a command line starts.
-    let twin = [
-        "twin=printf 'admin: { socket: \"{dir}/s\" }\\nservices: { load: { listen: \"{listen}\", ",
-        "backends: { server: \"{target}\" } } }\\n' >{dir}/twin.yaml; exec ",
-        env!("CARGO_BIN_EXE_balancer"),
-        " run --config {dir}/twin.yaml",
-    ]
-    .concat();
     let (json, html, pictures) = (file("result.json"), file("report.html"), file("pictures"));
     let output = compare(&[
         "--loads",
@@ -53,7 +62,7 @@ fn a_comparison_has_costs_of_each_peer_the_floor_and_the_scaling_as_table_json_p
         "--peers",
         "balancer,nat",
         "--peer",
-        &twin,
+        TWIN,
         "--json",
         &json,
         "--html",
@@ -90,6 +99,36 @@ fn a_comparison_has_costs_of_each_peer_the_floor_and_the_scaling_as_table_json_p
     let drawn = ["cost", "machine", "scaling"].map(|name| format!("{pictures}/{name}.svg"));
     let parsed = Command::new("python3").args(["-c", parse]).args(drawn).output().unwrap();
     assert!(parsed.status.success(), "{}", String::from_utf8_lossy(&parsed.stderr));
+}
+
+#[test]
+fn rates_are_shares_of_the_highest_of_another_peer_and_have_percentiles_of_each_in_the_report() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let (json, html, programs) = (file("result.json"), file("report.html"), oha::stand_in(directory.path()));
+    let short = ["--loads", "rates", "--rounds", "1", "--seconds", "1", "--peers", "balancer", "--peer", TWIN];
+    let output = compare_where(&[("PATH", &programs)], &[&short[..], &["--json", &json, "--html", &html]].concat());
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{out}{err}");
+    assert!(out.contains("rates: shares of 2000 requests/s, the highest of twin\n"), "{out}");
+    oha::assert_asked(directory.path(), &[200, 1000, 1600, 1900], 1, 50);
+
+    let document: Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+    for (load, cost) in [("rates p50 at 10 %", 100), ("rates p99 at 80 %", 1200)] {
+        for path in ["/balancer/cost", "/twin/cost"] {
+            assert_eq!(*summary(&document, load, path), cost, "{load} {path}: {document}");
+        }
+    }
+    // Four percentiles of each of two peers at each of four rates.
+    let percentiles = document["percentiles"].as_array().unwrap();
+    assert_eq!(percentiles.len(), 32, "{percentiles:?}");
+    let last =
+        serde_json::json!({"round": 1, "peer": "twin", "share": 95, "rate": 1900, "percentile": 99.99, "µs": 500_000});
+    assert_eq!(percentiles[31], last);
+    let page = std::fs::read_to_string(html).unwrap();
+    for part in ["Latency percentiles at constant rates", "80 %: 1\u{202f}600 requests/s", "p99.99", "500 ms"] {
+        assert!(page.contains(part), "no {part:?} in {page}");
+    }
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The load scripts, run as a user runs them.
 
+mod oha;
+
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Mutex;
@@ -78,47 +80,18 @@ fn figures_are_the_same_where_a_comma_stands_before_decimals() {
     above_zero(&results, &["throughput", "CPU of the balancer", "CPU of the whole machine"]);
 }
 
-/// What oha 1.16 says, as far as it is read; beside it, how it was called.
-const OHA: &str = r#"#!/bin/sh
-echo "$*" >>"${0%/*}/called"
-cat <<'JSON'
-{
-  "summary": {
-    "successRate": 1.0,
-    "requestsPerSec": 2000.5
-  },
-  "latencyPercentiles": {
-    "p10": 0.000050,
-    "p50": 0.000100,
-    "p99": 0.0012,
-    "p99.99": 0.5
-  },
-  "firstBytePercentiles": {
-    "p50": 0.9
-  }
-}
-JSON
-"#;
-
 #[test]
 fn latency_is_asked_for_at_shares_of_the_highest_rate_with_every_request_waited_for() {
     let _turn = TURN.lock().unwrap();
     let directory = tempfile::tempdir().unwrap();
-    let oha = directory.path().join("oha");
-    std::fs::write(&oha, OHA).unwrap();
-    std::fs::set_permissions(&oha, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let programs = format!("{}:{}", directory.path().display(), std::env::var("PATH").unwrap());
+    let programs = oha::stand_in(directory.path());
     let results = results_where(&[("PATH", &programs)], &["latency", "--seconds", "3", "--connections", "20"]);
     for (name, value) in
         [("highest rate", 2000), ("p50 at 1000/s", 100), ("p99 at 1600/s", 1200), ("p99.99 at 1900/s", 500_000)]
     {
         assert_eq!(results[name], value, "{name} in {results:?}");
     }
-    let called = std::fs::read_to_string(directory.path().join("called")).unwrap();
-    for rate in [200, 1000, 1600, 1900] {
-        let asked = format!("-n {} -q {rate} --latency-correction -c 20 ", rate * 3);
-        assert!(called.contains(&asked), "no {asked:?} in {called}");
-    }
+    oha::assert_asked(directory.path(), &[200, 1000, 1600, 1900], 3, 20);
 }
 
 #[test]
