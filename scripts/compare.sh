@@ -195,12 +195,15 @@ fi
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/balancer-compare.XXXXXX")
 chmod 755 "$tmp"
 net=balcmp$$
-reloading=()
+measuring='' reloading=()
 
 finish() {
   trap - EXIT
   trap '' INT TERM
-  if ((${#reloading[@]})); then kill "${reloading[@]}" 2>/dev/null || true; fi
+  if [[ -n $measuring ]]; then
+    kill -TERM -- "-$measuring" 2>/dev/null || true
+    wait "$measuring" 2>/dev/null || true
+  fi
   net_down
   if [[ -n $keep ]]; then say "logs and configurations: $tmp"; else rm -rf "$tmp"; fi
 }
@@ -256,23 +259,25 @@ compare_load() { stage "$round-$load-$peer" "$load" "$peer" && "load_$load"; }
 scale_load() { local results peer=balancer; "scale_$load"; }
 
 peak='' peak_of=''
-if uses "${loads[*]}" rates; then
-  find_peak || die "no rate for the rates load could be found"
-fi
-for ((round = 1; round <= rounds; round++)); do
-  for load in "${loads[@]}"; do
-    if scales "$load"; then
-      measure "$load" scale_load
-      continue
-    fi
-    for ((turn = 0; turn < ${#peers[@]}; turn++)); do
-      peer=${peers[(turn + round - 1) % ${#peers[@]}]}
-      # What the kernel's table of connections takes is nobody's resident memory.
-      if [[ $load == idle && $peer == nat ]]; then continue; fi
-      measure "$load  $peer" compare_load
+measure_all() {
+  if uses "${loads[*]}" rates; then
+    find_peak || die "no rate for the rates load could be found"
+  fi
+  for ((round = 1; round <= rounds; round++)); do
+    for load in "${loads[@]}"; do
+      if scales "$load"; then
+        measure "$load" scale_load
+        continue
+      fi
+      for ((turn = 0; turn < ${#peers[@]}; turn++)); do
+        peer=${peers[(turn + round - 1) % ${#peers[@]}]}
+        # What the kernel's table of connections takes is nobody's resident memory.
+        if [[ $load == idle && $peer == nat ]]; then continue; fi
+        measure "$load  $peer" compare_load
+      done
     done
   done
-done
+}
 
 # ---- The report ----------------------------------------------------------------------------------------------------
 
@@ -309,17 +314,31 @@ as_typed() {
     if [[ $argument =~ ^[A-Za-z0-9_./,:=-]+$ ]]; then printf ' %s' "$argument"; else printf " '%s'" "${argument//\'/\'\\\'\'}"; fi
   done
 }
-about >"$tmp/about.tsv"
 
 table() {
   awk -v peers="${peers[*]}" -v named="${named[*]}" -v format="$1" -f "$root/scripts/compare/report.awk" \
     -f "$root/scripts/compare/scaling.awk" -f "$root/scripts/compare/json.awk" \
     "$tmp/about.tsv" "$tmp/results.tsv" "$tmp/percentiles.tsv" "$tmp/scaling.tsv"
 }
-table markdown
-table json >"$tmp/result.json"
-if [[ -n $json ]]; then cp "$tmp/result.json" "$json"; fi
-if [[ -n $html$svg ]]; then
-  python3 -B "$root/scripts/compare/plots.py" "$tmp/result.json" ${html:+--html "$html"} ${svg:+--svg "$svg"}
-fi
-if ((failed)); then die "$failed measurements failed and are missing above"; fi
+report() {
+  about >"$tmp/about.tsv"
+  table markdown
+  table json >"$tmp/result.json"
+  if [[ -n $json ]]; then cp "$tmp/result.json" "$json"; fi
+  if [[ -n $html$svg ]]; then
+    python3 -B "$root/scripts/compare/plots.py" "$tmp/result.json" ${html:+--html "$html"} ${svg:+--svg "$svg"}
+  fi
+  if ((failed)); then die "$failed measurements failed and are missing above"; fi
+}
+
+# An interrupt that comes as a foreground command ends may be lost on bash. So this shell only waits, and hears each one;
+# what measures has a process group of its own, which hears none and is ended as a whole.
+all() {
+  measure_all
+  report
+}
+set -m
+all </dev/null &
+measuring=$!
+set +m
+wait "$measuring"

@@ -2,8 +2,10 @@
 
 mod oha;
 
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -16,17 +18,32 @@ fn compare(arguments: &[&str]) -> Output {
 /// The same in another environment.
 #[track_caller]
 fn compare_where(environment: &[(&str, &str)], arguments: &[&str]) -> Output {
+    ended(start(environment, arguments))
+}
+
+/// In a process group of its own, as a terminal starts it.
+fn start(environment: &[(&str, &str)], arguments: &[&str]) -> Child {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/compare.sh");
     let mut command = Command::new(script);
     // scripts/test.sh has installed what is needed.
     command.args(arguments).args(["--no-install", "--binary", env!("CARGO_BIN_EXE_balancer")]);
     command.envs(environment.iter().copied());
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("running scripts/compare.sh");
-    let own = format!("balcmp{}-", child.id());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).spawn().expect("running scripts/compare.sh")
+}
+
+/// The namespaces that are its.
+fn namespaces(process: u32) -> Vec<String> {
+    let all = std::fs::read_dir("/run/netns").into_iter().flatten();
+    let own = format!("balcmp{process}-");
+    all.map(|entry| entry.unwrap().file_name().into_string().unwrap()).filter(|name| name.starts_with(&own)).collect()
+}
+
+#[track_caller]
+fn ended(child: Child) -> Output {
+    let process = child.id();
     let output = child.wait_with_output().unwrap();
-    let left = std::fs::read_dir("/run/netns").into_iter().flatten();
-    let left: Vec<_> = left.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    assert!(!left.iter().any(|name| name.starts_with(&own)), "a namespace is left behind: {left:?}");
+    let left = namespaces(process);
+    assert!(left.is_empty(), "a namespace is left behind: {left:?}");
     output
 }
 
@@ -139,6 +156,36 @@ fn a_peer_that_does_not_start_is_told_with_its_own_words_and_leaves_nothing_behi
     assert_eq!(output.status.code(), Some(1), "{err}");
     assert!(err.contains("broken does not accept on its port") && err.contains("it wants 10."), "{err}");
     assert!(err.contains("1 measurements failed"), "{err}");
+}
+
+#[test]
+fn an_interrupt_ends_it_at_once_and_leaves_neither_namespaces_nor_processes() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().to_str().unwrap();
+    for pause in [0, 700, 1900] {
+        let child =
+            start(&[("TMPDIR", place)], &["--loads", "idle,reload", "--sessions", "100", "--peers", "balancer"]);
+        let (process, begun) = (child.id(), Instant::now());
+        while namespaces(process).len() < 3 && begun.elapsed().as_secs() < 20 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        std::thread::sleep(Duration::from_millis(pause));
+        let told = Command::new("kill").args(["-INT", "--", &format!("-{process}")]).status().unwrap();
+        assert!(told.success(), "it has ended by itself");
+        let begun = Instant::now();
+        let output = ended(child);
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(130), "{err}");
+        assert!(begun.elapsed().as_secs() < 10, "it took {:?}: {err}", begun.elapsed());
+        assert_eq!(std::fs::read_dir(place).unwrap().count(), 0, "a file is left behind");
+        // Whatever it has started has this directory in its command line or its environment.
+        let own = |entry: &std::fs::DirEntry| {
+            let file = |name: &str| std::fs::read(entry.path().join(name)).unwrap_or_default();
+            String::from_utf8_lossy(&[file("cmdline"), file("environ")].concat()).contains(place)
+        };
+        let left: Vec<_> = std::fs::read_dir("/proc").unwrap().flatten().filter(own).collect();
+        assert!(left.is_empty(), "a process is left behind: {left:?}");
+    }
 }
 
 #[test]

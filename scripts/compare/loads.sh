@@ -134,7 +134,7 @@ load_idle() {
   before=$(peer_resident)
   hold "$sessions" || return 1
   # Time to give back what a session holds only while bytes flow.
-  sleep 2
+  rest 2
   after=$(peer_resident)
   record "$load" "$(calc "($after - $before) / $sessions")" ''
 }
