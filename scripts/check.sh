@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks everything that a change must pass: format, lints, documentation, licences, and all tests.
+# Checks everything that a change must pass: format, lints, documentation, licences, all tests, and what must not grow.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/packages.sh
@@ -7,7 +7,7 @@ source scripts/packages.sh
 
 if (($#)); then
   say "Usage: scripts/check.sh"
-  say "Runs each check, goes on after a failure, and ends with what failed. Installs cargo-deny where it is missing."
+  say "Runs each check, goes on after a failure, and ends with what failed. Installs cargo-deny and valgrind where they are missing."
   if [[ $1 == --help || $1 == -h ]]; then exit 0; else exit 2; fi
 fi
 command -v cargo >/dev/null || die "needs Rust (cargo); https://rustup.rs installs it"
@@ -48,6 +48,8 @@ else
   failed+=("licences (cargo-deny could not be installed)")
 fi
 check tests scripts/test.sh
+# Not in scripts/test.sh: it needs a release build of its own, a minute after a change and two or three from nothing.
+check instructions scripts/instructions.sh
 
 for name in "${unchecked[@]}"; do say "NOT CHECKED: $name"; done
 for name in "${failed[@]}"; do say "FAILED: $name"; done

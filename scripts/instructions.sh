@@ -11,7 +11,8 @@ Usage: scripts/instructions.sh [--record]
 
 Counts with callgrind (valgrind) how many instructions one of each takes: a small exchange and a splice turn in the session's
 state machine, a deadline among 9,000, a pick among 1,000 backends by each algorithm. Compares with benches/instructions.tsv and
-exits with 1 where one has grown by more than 5 %. Installs valgrind where it is missing. Takes a minute after the build.
+exits with 1 where one has grown by more than 5 %. Installs valgrind where it is missing. Takes a few
+seconds after the release build, which takes a minute or more. scripts/check.sh runs it, too.
 
   --record   writes what was counted to benches/instructions.tsv instead
 TEXT
