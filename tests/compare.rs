@@ -143,7 +143,14 @@ fn rates_are_shares_of_the_highest_of_another_peer_and_have_percentiles_of_each_
         serde_json::json!({"round": 1, "peer": "twin", "share": 95, "rate": 1900, "percentile": 99.99, "µs": 500_000});
     assert_eq!(percentiles[31], last);
     let page = std::fs::read_to_string(html).unwrap();
-    for part in ["Latency percentiles at constant rates", "80 %: 1\u{202f}600 requests/s", "p99.99", "500 ms"] {
+    for part in [
+        "Latency percentiles at constant rates",
+        "80 %: 1\u{202f}600 requests/s",
+        "rate: balancer / twin",
+        "2\u{202f}000 / 2\u{202f}000<br>",
+        "p99.99",
+        "500 ms",
+    ] {
         assert!(page.contains(part), "no {part:?} in {page}");
     }
 }

@@ -158,11 +158,11 @@ def duration(microseconds):
     return f"{microseconds:g} µs"
 
 
-def curves(title, unit, places, series, named=short, log=False, with_legend=True):
+def curves(title, unit, places, series, named=short, log=False, with_legend=True, below=""):
     """A panel of curves.
 
     places: (position from 0 to 1, label) of the marks below; series: (name, colour, points), each point a position, a median,
-    its lowest and highest; named: how a value is written on the axis.
+    its lowest and highest; named: how a value is written on the axis; below: what the marks are, under them.
     """
     plot = 170
 
@@ -194,6 +194,8 @@ def curves(title, unit, places, series, named=short, log=False, with_legend=True
         parts.append(line(x0, top + plot, x1, top + plot, "axis"))
         for position, label in places:
             parts.append(text(across(position), top + plot + 16, label, "faint", "middle"))
+        if below:
+            parts.append(text((x0 + x1) / 2, top + plot + 31, below, "faint", "middle"))
         for name, colour, points in series:
             path = " ".join(f"{across(at):.1f},{up(middle):.1f}" for at, middle, _, _ in points)
             parts.append(f'<polyline points="{path}" class="s{colour}" stroke-width="2" stroke-linejoin="round" />')
@@ -210,4 +212,4 @@ def curves(title, unit, places, series, named=short, log=False, with_legend=True
     used = 0
     if with_legend:
         used = legend(0, 0, (WIDTH - 90) / 2, [(name, colour) for name, colour, _ in series])[1]
-    return 28 + used + plot + 22, draw
+    return 28 + used + plot + (37 if below else 22), draw

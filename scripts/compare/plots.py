@@ -108,7 +108,7 @@ def scaling_chart(result):
     """How balancer's cost grows, a panel for each question."""
     by_name = {entry["series"]: entry for entry in result["scaling"]}
 
-    def panel(prefix, title, unit, share_of_first=False, log=False):
+    def panel(prefix, title, unit, below, share_of_first=False, log=False):
         chosen = [entry for name, entry in by_name.items() if name.split()[0] == prefix]
         if not chosen:
             return []
@@ -124,12 +124,12 @@ def scaling_chart(result):
             ]
             series.append((entry["series"].split(" ", 1)[1].replace("-", " "), (0, 1, 2)[number % 3], points))
         places = [(at[step], charts.figure(step) if step >= 1000 else f"{step:g}") for step in steps]
-        return [charts.curves(title, unit, places, series, log=log)]
+        return [charts.curves(title, unit, places, series, log=log, below=below)]
 
-    panels = panel("workers", "CPU by workers", "of one worker", share_of_first=True)
-    panels += panel("sessions", "A request by open sessions", "µs CPU/request")
-    panels += panel("backends", "A connection by backends", "µs CPU/connection")
-    panels += panel("memory", "A session's memory by sessions", "resident bytes", log=True)
+    panels = panel("workers", "CPU by workers", "of one worker", "workers", share_of_first=True)
+    panels += panel("sessions", "A request by open sessions", "µs CPU/request", "open sessions")
+    panels += panel("backends", "A connection by backends", "µs CPU/connection", "backends")
+    panels += panel("memory", "A session's memory by sessions", "resident bytes", "open sessions", log=True)
     if "reload" in by_name:
         said = {"none": "no reload", "continuous": "ten a second"}
         points = by_name["reload"]["points"]
@@ -144,6 +144,15 @@ def scaling_chart(result):
 def number(value):
     """A figure of a table."""
     return f'<td class="number">{"-" if value is None else charts.figure(value)}</td>'
+
+
+def rates(entry, peers):
+    """What each peer carried, in the order of the table's columns."""
+    if not entry["rate_unit"]:
+        return "<td>-</td>"
+    carried = (entry[peer]["rate"] for peer in peers)
+    figures = " / ".join("-" if rate is None else charts.figure(rate) for rate in carried)
+    return f"<td>{figures}<br><span class=\"note\">{escape(entry['rate_unit'])}</span></td>"
 
 
 def ratio(entry, name, of="", target=None, met=None):
@@ -172,6 +181,7 @@ def comparison_table(result):
     named = [peer for peer in peers if f"ratio to {peer}" in keys]
     head = ["load", *peers, "ratio to the best"] + [f"ratio to {name}" for name in named]
     head += ["whole machine against address translation"] if "nat" in peers else []
+    head.append("rate: " + " / ".join(peers))
     rows = []
     for entry in result["summary"]:
         row = f"<td>{escape(entry['load'])}<br><span class=\"note\">{escape(entry['unit'])}</span></td>"
@@ -180,7 +190,7 @@ def comparison_table(result):
         row += "".join(ratio(entry, f"ratio to {name}") for name in named)
         if "nat" in peers:
             row += ratio(entry, "machine_ratio", "", entry["machine_target"], entry["machine_met"])
-        rows.append(row)
+        rows.append(row + rates(entry, peers))
     return table(head, rows)
 
 
