@@ -67,6 +67,9 @@ TEXT
 
 all_loads=bulk,wire,requests,pipelined,connections,idle,latency,rates
 all_peers=balancer,haproxy,nginx,nat
+# What else stands beside the peers' names in the JSON.
+fields=load,unit,machine_unit,rate_unit,best,ratio,target,met,machine_ratio,machine_target,machine_met
+fields+=,machine,system,redis,wrk,iperf3,sockperf,oha,rates,settings,failed,command
 rounds=3 seconds=5 sessions=4000 loads=$all_loads peers=$all_peers scaling=''
 binary='' json='' html='' svg='' keep='' pin='' install=yes
 named=()
@@ -95,6 +98,8 @@ while (($#)); do
       [[ $value =~ ^[A-Za-z0-9][A-Za-z0-9._-]*=.*[^[:space:]] ]] || wrong "--peer needs NAME=COMMAND, not '$value'"
       name=${value%%=*}
       [[ ,$all_peers, != *",$name,"* ]] || wrong "--peer $name: this name is taken; give it another"
+      [[ ,$fields, != *",$name,"* && $name != *_low && $name != *_high ]] ||
+        wrong "--peer $name: the report has a field of this name; give it another"
       [[ $value == *'{listen}'* && $value == *'{target}'* ]] || wrong "--peer $name: the command needs {listen} and {target}"
       [[ -n ${commands[$name]-} ]] || named+=("$name")
       commands[$name]=${value#*=}

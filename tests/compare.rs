@@ -209,7 +209,7 @@ fn a_report_that_cannot_be_written_is_told_before_it_is_measured() {
 
 #[test]
 fn wrong_usage_is_told_what_is_right_and_ends_with_2() {
-    let cases: [(&[&str], &str); 10] = [
+    let cases: [(&[&str], &str); 12] = [
         (&["--loads", ""], "which loads? There are: bulk wire"),
         (&["--loads", ",requests"], "unknown load ''"),
         (&["--peers", "balancer,,nat"], "unknown peer ''"),
@@ -220,6 +220,8 @@ fn wrong_usage_is_told_what_is_right_and_ends_with_2() {
         ),
         (&["--peer", "caddy"], "--peer needs NAME=COMMAND, not 'caddy'"),
         (&["--peer", "nat=sleep {listen} {target}"], "--peer nat: this name is taken"),
+        (&["--peer", "best=sleep {listen} {target}"], "--peer best: the report has a field of this name"),
+        (&["--peer", "twin_low=sleep {listen} {target}"], "--peer twin_low: the report has a field of this name"),
         (&["--peer", "caddy=caddy run"], "--peer caddy: the command needs {listen} and {target}"),
         (&["--rounds", "0"], "--rounds needs a number above 0, not '0'"),
         (&["--html"], "--html needs a value"),
@@ -292,6 +294,19 @@ fn the_report_holds_each_load_to_its_aim_beside_the_better_peer_and_the_floor() 
         let lines = format!("1 balancer idle {bytes} - -\n1 haproxy idle 5000 - -\n");
         let document: Value = serde_json::from_str(&report("json", &lines.replace('-', ""))).unwrap();
         assert_eq!(*summary(&document, "idle", "/met"), met, "{document}");
+    }
+}
+
+#[test]
+fn no_peer_may_have_the_name_of_a_field_of_the_report() {
+    let document: Value = serde_json::from_str(&report("json", "1 balancer idle 588  \n")).unwrap();
+    let fields = document["summary"][0].as_object().unwrap().keys();
+    let peers = ["balancer", "haproxy", "nginx", "nat"];
+    for field in fields.filter(|field| !peers.contains(&field.as_str())) {
+        let peer = format!("{field}=sleep {{listen}} {{target}}");
+        let output = compare(&["--peer", &peer]);
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && err.contains("field of this name"), "{field}: {err}");
     }
 }
 
