@@ -125,9 +125,12 @@ IFS=, read -ra peers <<<"$peers"
 for name in "${loads[@]}"; do
   [[ ,$all_loads,$all_scales, == *,"${name:-?}",* ]] || wrong "unknown load '$name' (there are: ${all_loads//,/ } ${all_scales//,/ })"
 done
+declare -A seen=()
 for name in "${peers[@]}"; do
   [[ ,$all_peers, == *,"${name:-?}",* || -n ${commands[${name:-?}]-} ]] ||
     wrong "unknown peer '$name' (there are: ${all_peers//,/ }; --peer names others)"
+  [[ -z ${seen[$name]-} ]] || wrong "--peers has '$name' twice"
+  seen[$name]=yes
 done
 uses() { [[ " $1 " == *" $2 "* ]]; }
 scales() { [[ ,$all_scales, == *",$1,"* ]]; }

@@ -209,9 +209,10 @@ fn a_report_that_cannot_be_written_is_told_before_it_is_measured() {
 
 #[test]
 fn wrong_usage_is_told_what_is_right_and_ends_with_2() {
-    let cases: [(&[&str], &str); 12] = [
+    let cases: [(&[&str], &str); 13] = [
         (&["--loads", ""], "which loads? There are: bulk wire"),
         (&["--loads", ",requests"], "unknown load ''"),
+        (&["--peers", "balancer,nat,balancer"], "--peers has 'balancer' twice"),
         (&["--peers", "balancer,,nat"], "unknown peer ''"),
         (&["--loads", "requests,bulky"], "unknown load 'bulky' (there are: bulk wire requests"),
         (
