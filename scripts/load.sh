@@ -84,6 +84,8 @@ done
 [[ -n $load ]] || wrong "which load? There are: $all_loads"
 [[ " $all_loads " == *" $load "* ]] || wrong "unknown load '$load' (there are: $all_loads)"
 [[ -z $address || $address =~ ^([0-9.]+|\[[0-9a-fA-F:]+\]):[0-9]+$ ]] || wrong "ADDRESS is IP:PORT, not '$address'"
+[[ -n $address || -z $socket ]] || wrong "--socket is that of a balancer that runs: of which ADDRESS?"
+[[ -n $address || -z $pid ]] || wrong "--pid is that of a program that runs: at which ADDRESS?"
 [[ -z $pid || -e /proc/$pid ]] || wrong "there is no process $pid"
 case $load in
   throughput) : "${connections:=4}" "${path:=/large}" ;;

@@ -113,10 +113,15 @@ fn a_soak_goes_through_requests_connections_and_downloads_and_finds_nothing_wron
 #[test]
 fn wrong_usage_is_told_what_is_right_and_ends_with_2() {
     let address = "127.0.0.1:1";
-    let cases: [(&[&str], &str); 6] = [
+    let cases: [(&[&str], &str); 8] = [
         (&[], "which load? There are: throughput requests"),
         (&["request"], "unknown load 'request'"),
         (&["requests", "localhost:80"], "ADDRESS is IP:PORT, not 'localhost:80'"),
+        (
+            &["idle", "--socket", "/run/balancer/admin.sock"],
+            "--socket is that of a balancer that runs: of which ADDRESS?",
+        ),
+        (&["idle", "--pid", "1"], "--pid is that of a program that runs: at which ADDRESS?"),
         (&["requests", "--seconds", "0"], "--seconds needs a number above 0, not '0'"),
         (&["requests", address, address], "one load and one address"),
         (&["latency", "--rate", "fast"], "--rate needs numbers above 0, not 'fast'"),
