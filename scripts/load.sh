@@ -21,7 +21,7 @@ Loads:
   connections  a new connection for each HTTP request          connections/s, CPU a connection
   latency      HTTP requests at constant rates, sent when they are due whether or not answers have come:
                percentiles at 10, 50, 80 and 95 % of the rate that the requests load reaches
-  idle         sessions that have exchanged one request        resident bytes and CPU a session
+  idle         sessions that have exchanged one request        resident bytes/session, CPU in µs/s of all sessions together
   soak         all of requests, connections and downloads for long; fails where anything is refused, reset or grows
 
 ADDRESS (IP:PORT) is a service of a balancer that runs, with HTTP servers behind it. Its process is asked for over the
@@ -140,12 +140,13 @@ curl -sS -o /dev/null --max-time 10 --range 0-0 "$url" 2>"$work/curl.log" ||
   die "no answer from $url: $(tail -n 1 "$work/curl.log"); is the service's backend an HTTP server?"
 
 : >"$work/results.tsv"
-failed=0
+failed=0 note=''
 "load_$load" || failed=1
 
 about() {
   printf 'load\t%s of %s over %s connections, %s s\n' "$load" "$url" "$connections" "$seconds"
   printf 'balancer\t%s\n' "$who"
+  if [[ -n $note ]]; then printf 'note\t%s\n' "$note"; fi
   printf 'machine\t%s, %s CPUs, Linux %s\n' "$(processor)" "$(nproc)" "$(uname -r)"
 }
 about >"$work/about.tsv"

@@ -2,6 +2,7 @@
 
 mod oha;
 
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Mutex;
@@ -169,6 +170,33 @@ fn what_another_service_costs_is_not_asked_of_this_machines_balancer() {
     balancer.wait().unwrap();
     let err = String::from_utf8_lossy(&output.stderr);
     assert!(err.contains("the balancer of this machine does not serve 127.0.0.1:1: "), "{err}");
+}
+
+#[test]
+fn sessions_that_take_no_memory_are_told_to_have_used_that_of_earlier_ones() {
+    let _turn = TURN.lock().unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        let mut open = Vec::new();
+        for client in listener.incoming() {
+            let mut client = client.unwrap();
+            let _ = client.read(&mut [0; 1024]);
+            client.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+            open.push(client);
+        }
+    });
+    // Its memory stays as it is.
+    let mut process = Command::new("sleep").arg("600").spawn().unwrap();
+    let pid = process.id().to_string();
+    let output = load(&["idle", &address, "--pid", &pid, "--seconds", "1", "--connections", "20"]);
+    process.kill().unwrap();
+    process.wait().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{out}{err}");
+    for part in ["resident bytes/session", "µs/s of all sessions together", "from earlier sessions was used again"] {
+        assert!(out.contains(part), "no {part:?} in {out}{err}");
+    }
 }
 
 #[test]

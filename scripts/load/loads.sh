@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2154
+# shellcheck shell=bash disable=SC2154,SC2034
 # The loads: what drives each, and what is measured. Sourced by load.sh.
 
 # row NAME VALUE UNIT: one line of the result.
@@ -189,7 +189,11 @@ load_idle() {
   cpu_after=$(cpu_of "$pid")
   after=$(resident_of "$pid")
   row memory "$(calc "($after - $before) / $connections")" 'resident bytes/session'
-  row 'CPU of the balancer' "$(calc "($cpu_after - $cpu_before) / 1e3 / $seconds")" 'µs/s, all sessions together'
+  # A session takes some hundred.
+  if ((after - before < connections * 100)); then
+    note='memory that the balancer had from earlier sessions was used again; one just started tells what a session takes'
+  fi
+  row 'CPU of the balancer' "$(calc "($cpu_after - $cpu_before) / 1e3 / $seconds")" 'µs/s of all sessions together'
 }
 
 # What must not grow, and what must not happen.
