@@ -5,7 +5,7 @@ use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::harness::{
-    Acceptor, Backend, Balancer, Bytes, End, Machine, Setup, assert_ends_with_reset, assert_took, await_reset,
+    Acceptor, Backend, Balancer, Bytes, End, Machine, Setup, assert_ends_with_reset, assert_punctual, await_reset,
     exchange, patient, read_to_end, receive, receive_to_end, seed, send, send_in,
 };
 
@@ -23,22 +23,29 @@ fn start(machine: &Machine) -> (Acceptor, Balancer) {
 fn a_session_without_bytes_either_way_is_reset_at_idle() {
     let machine = Machine::alone();
     let (backend, balancer) = start(&machine);
-    let (mut silent, at_silent) = balancer.session(&backend);
-    let start = Instant::now();
-    assert_ends_with_reset(&silent);
-    assert_took(start.elapsed(), IDLE);
-    await_reset(&at_silent, Duration::from_secs(1));
-
+    let mut closed = 0;
+    assert_punctual(IDLE, || {
+        let start = Instant::now();
+        let (mut silent, at_silent) = balancer.session(&backend);
+        assert_ends_with_reset(&silent);
+        let took = start.elapsed();
+        await_reset(&at_silent, Duration::from_secs(1));
+        assert!(silent.write_all(b"x").is_err());
+        closed += 1;
+        [took]
+    });
     // The clock starts anew with each byte.
-    let (mut talked, at_talked) = balancer.session(&backend);
-    std::thread::sleep(IDLE / 2);
-    talked.write_all(b"x").expect("sending");
-    (&at_talked).read_exact(&mut [0]).expect("a byte");
-    let start = Instant::now();
-    assert_ends_with_reset(&talked);
-    assert_took(start.elapsed(), IDLE);
-    balancer.await_closed("idle", 2);
-    assert!(silent.write_all(b"x").is_err());
+    assert_punctual(IDLE, || {
+        let (mut talked, at_talked) = balancer.session(&backend);
+        std::thread::sleep(IDLE / 2);
+        let start = Instant::now();
+        talked.write_all(b"x").expect("sending");
+        (&at_talked).read_exact(&mut [0]).expect("a byte");
+        assert_ends_with_reset(&talked);
+        closed += 1;
+        [start.elapsed()]
+    });
+    balancer.await_closed("idle", closed);
     balancer.stop();
 }
 
@@ -114,17 +121,22 @@ fn a_stream_that_goes_on_longer_than_idle_is_not_idle() {
 fn a_half_closed_session_whose_other_side_is_silent_is_reset_at_half_closed() {
     let machine = Machine::alone();
     let (backend, balancer) = start(&machine);
+    let mut closed = 0;
     for client_finishes in [true, false] {
-        let (client, at_backend) = balancer.session(&backend);
-        let (finished, silent) = if client_finishes { (client, at_backend) } else { (at_backend, client) };
-        finished.shutdown(Shutdown::Write).expect("finishing");
-        assert_eq!(receive_to_end(&silent, 0), (0, End::Clean));
-        let start = Instant::now();
-        assert_ends_with_reset(&finished);
-        assert_took(start.elapsed(), HALF_CLOSED);
-        await_reset(&silent, Duration::from_secs(1));
+        assert_punctual(HALF_CLOSED, || {
+            let (client, at_backend) = balancer.session(&backend);
+            let (finished, silent) = if client_finishes { (client, at_backend) } else { (at_backend, client) };
+            let start = Instant::now();
+            finished.shutdown(Shutdown::Write).expect("finishing");
+            assert_eq!(receive_to_end(&silent, 0), (0, End::Clean));
+            assert_ends_with_reset(&finished);
+            let took = start.elapsed();
+            await_reset(&silent, Duration::from_secs(1));
+            closed += 1;
+            [took]
+        });
     }
-    balancer.await_closed("half_closed", 2);
+    balancer.await_closed("half_closed", closed);
     balancer.stop();
 }
 
@@ -169,22 +181,27 @@ fn a_slow_reader_is_alive_as_long_as_bytes_move() {
 fn many_deadlines_are_each_kept() {
     let machine = Machine::alone();
     let (backend, balancer) = start(&machine);
-    let sessions: Vec<(TcpStream, TcpStream, Instant)> = (0..100)
-        .map(|_| {
-            std::thread::sleep(Duration::from_millis(4));
-            let (client, at_backend) = balancer.session(&backend);
-            (client, at_backend, Instant::now())
-        })
-        .collect();
-    std::thread::scope(|scope| {
-        for (client, _, since) in &sessions {
-            scope.spawn(move || {
+    let mut closed = 0;
+    assert_punctual(IDLE, || {
+        let sessions: Vec<(TcpStream, TcpStream, Instant)> = (0..100)
+            .map(|_| {
+                std::thread::sleep(Duration::from_millis(4));
+                let start = Instant::now();
+                let (client, at_backend) = balancer.session(&backend);
+                (client, at_backend, start)
+            })
+            .collect();
+        closed += 100;
+        std::thread::scope(|scope| {
+            let wait_for = |(client, _, since): &(TcpStream, TcpStream, Instant)| {
                 assert_ends_with_reset(client);
-                assert_took(since.elapsed(), IDLE);
-            });
-        }
+                since.elapsed()
+            };
+            let waiting: Vec<_> = sessions.iter().map(|session| scope.spawn(move || wait_for(session))).collect();
+            waiting.into_iter().map(|thread| thread.join().expect("a reset")).collect::<Vec<Duration>>()
+        })
     });
-    balancer.await_closed("idle", 100);
+    balancer.await_closed("idle", closed);
     balancer.stop();
 }
 

@@ -33,4 +33,6 @@ pub(crate) use self::status::{metric, post};
 pub(crate) use self::stream::{Bytes, receive, receive_to_end, seed, send, send_in};
 pub(crate) use self::terminal::Terminal;
 pub(crate) use self::tools::{Server, Tool, free_port, program, run};
-pub(crate) use self::wait::{PATIENCE, SLACK, assert_took, percentile, wait_until};
+pub(crate) use self::wait::{
+    PATIENCE, PUNCTUAL, SLACK, assert_between, assert_punctual, assert_took, percentile, wait_until,
+};

@@ -71,11 +71,20 @@ impl Side {
 
     /// How many TCP packets have arrived here (RFC 4022, `tcpInSegs`).
     pub(crate) fn packets(&self) -> u64 {
+        self.counted("Tcp: ", "InSegs")
+    }
+
+    /// How many IP packets have come along the wire (RFC 4293, `ipInReceives`), also those that are dropped here.
+    pub(crate) fn packets_on_the_wire(&self) -> u64 {
+        self.counted("Ip: ", "InReceives")
+    }
+
+    fn counted(&self, protocol: &str, counter: &str) -> u64 {
         let counts = self.run(|| std::fs::read_to_string("/proc/thread-self/net/snmp").expect("the kernel counts"));
-        let mut lines = counts.lines().filter_map(|line| line.strip_prefix("Tcp: "));
+        let mut lines = counts.lines().filter_map(|line| line.strip_prefix(protocol));
         let mut next = || lines.next().expect("names, then numbers").split(' ');
         let (mut names, mut numbers) = (next(), next());
-        let place = names.position(|name| name == "InSegs").expect("packets that have arrived");
+        let place = names.position(|name| name == counter).expect("packets that have arrived");
         numbers.nth(place).expect("as many numbers as names").parse().expect("a number")
     }
 
