@@ -60,6 +60,24 @@ mod tests {
     }
 
     #[test]
+    fn a_reset_right_behind_the_end_is_not_hidden_by_it() {
+        let ((sender, source), (sink, _receiver)) = (connection(), connection());
+        let mut pipe = Pipe::new(true).unwrap();
+        socket::finish(sender.as_fd()).unwrap();
+        socket::reset(sender.as_fd());
+        // The kernel says the end first, and keeps the error.
+        assert_eq!(turn(source.as_fd(), &mut pipe, sink.as_fd()), (0, Turn::SourceBroken));
+    }
+
+    #[test]
+    fn an_end_without_a_reset_is_an_end() {
+        let ((sender, source), (sink, _receiver)) = (connection(), connection());
+        socket::finish(sender.as_fd()).unwrap();
+        let mut pipe = Pipe::new(true).unwrap();
+        assert_eq!(turn(source.as_fd(), &mut pipe, sink.as_fd()), (0, Turn::End));
+    }
+
+    #[test]
     fn a_turn_ends_at_its_budget_however_much_the_source_has() {
         let ((mut sender, source), (sink, mut receiver)) = (connection(), connection());
         let mut pipe = Pipe::new(true).unwrap();
