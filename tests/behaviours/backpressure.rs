@@ -269,6 +269,8 @@ fn streams_go_on_exactly_when_the_kernel_refuses_pipes_or_shrinks_them() {
 fn what_backends_that_broke_will_never_get_takes_no_buffer_from_others() {
     /// More than a worker has buffers.
     const SESSIONS: usize = 140;
+    /// More than fits into one: the rest is received behind it, where a receive stays armed.
+    const WORDS: u64 = 24 * 1024;
     let machine = Machine::shared();
     let backend = Acceptor::new();
     let balancer = machine.start(Setup::new().workers(1).backend("a", backend.address));
@@ -281,7 +283,7 @@ fn what_backends_that_broke_will_never_get_takes_no_buffer_from_others() {
             all_acknowledged(&at_backend);
             let frozen = balancer.process().freeze();
             // The client's words and the reset come together, so that the words are taken in hand and can go nowhere.
-            send(&client, 7, 100).expect("words for nobody");
+            send(&client, 7, WORDS).expect("words for nobody");
             reset(at_backend);
             drop(frozen);
             client
@@ -291,6 +293,8 @@ fn what_backends_that_broke_will_never_get_takes_no_buffer_from_others() {
     let (client, at_backend) = balancer.session(&backend);
     send(&client, 7, 100).expect("sending");
     receive(&at_backend, &mut Bytes::new(7), 100);
+    // The last free buffer would be enough for that.
+    assert_eq!(balancer.metric("balancer_buffers_refused_total") as u64, 0, "receives that found no buffer");
     drop((client, at_backend));
     lingering.into_iter().for_each(reset);
     balancer.await_no_session();
