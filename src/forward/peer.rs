@@ -64,7 +64,7 @@ impl Peer {
         self.look = NEVER;
         let Some(signs) = signs else { return false };
         let acknowledged = now.saturating_sub(signs.since_acknowledgement.as_millis() as Millis);
-        if signs.unacknowledged || signs.unanswered_probes {
+        if signs.unacknowledged || signs.unanswered_probes > 0 {
             // No event tells when a probe went out: the clock starts where one is first seen unanswered, and again if the peer has
             // acknowledged something since, because then this is another probe.
             if !signs.unacknowledged && (!self.probing || acknowledged >= self.outstanding) {
@@ -72,6 +72,11 @@ impl Peer {
             }
             self.probing = !signs.unacknowledged;
             let due = acknowledged.max(self.outstanding).saturating_add(limit);
+            // One packet may get lost: until the next probe, as long after it as the stall has taken, one says nothing.
+            if now >= due && !signs.unacknowledged && signs.unanswered_probes == 1 {
+                self.look = now + (limit / 4).max(1);
+                return false;
+            }
             self.look = due.max(now + 1);
             return now >= due;
         }
@@ -94,7 +99,7 @@ mod tests {
         SignsOfLife {
             since_acknowledgement: Duration::from_millis(ago),
             unacknowledged: false,
-            unanswered_probes: false,
+            unanswered_probes: 0,
             unsent: false,
             since_sent: None,
         }
@@ -131,7 +136,7 @@ mod tests {
             assert_eq!(peer.look(), now + 7_500);
         }
         // A probe just sent is not yet unanswered for long.
-        let probing = SignsOfLife { unanswered_probes: true, ..paused };
+        let probing = SignsOfLife { unanswered_probes: 2, ..paused };
         assert!(!peer.unresponsive(Some(probing), 600_000, LIMIT));
         assert!(peer.unresponsive(
             Some(SignsOfLife { since_acknowledgement: Duration::from_secs(120), ..probing }),
@@ -144,13 +149,26 @@ mod tests {
     fn a_probe_under_way_at_two_looks_is_not_one_unanswered_probe() {
         let mut peer = Peer::default();
         peer.wrote(10, 0, LIMIT);
-        let probing = SignsOfLife { unanswered_probes: true, unsent: true, ..signs(20_000) };
+        let probing = SignsOfLife { unanswered_probes: 2, unsent: true, ..signs(20_000) };
         assert!(!peer.unresponsive(Some(probing), 30_000, LIMIT));
         // Answered 20 ms later; the next one went out just before the clock would have run down.
         let next = SignsOfLife { since_acknowledgement: Duration::from_millis(30_000), ..probing };
         assert!(!peer.unresponsive(Some(next), 60_020, LIMIT));
         let never = SignsOfLife { since_acknowledgement: Duration::from_millis(60_000), ..probing };
         assert!(peer.unresponsive(Some(never), 90_020, LIMIT));
+    }
+
+    #[test]
+    fn a_single_window_probe_that_gets_lost_is_no_reproach_and_the_next_one_is() {
+        let mut peer = Peer::default();
+        peer.wrote(10, 0, LIMIT);
+        let since = |ago, probes| SignsOfLife { unanswered_probes: probes, unsent: true, ..signs(ago) };
+        assert!(!peer.unresponsive(Some(since(60_000, 1)), 60_000, LIMIT));
+        for now in (90_000..150_000).step_by(7_500) {
+            assert!(!peer.unresponsive(Some(since(now, 1)), now, LIMIT));
+            assert_eq!(peer.look(), now + 7_500);
+        }
+        assert!(peer.unresponsive(Some(since(150_000, 2)), 150_000, LIMIT));
     }
 
     #[test]

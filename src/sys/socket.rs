@@ -247,7 +247,7 @@ pub struct SignsOfLife {
     /// Segments are sent and not acknowledged.
     pub unacknowledged: bool,
     /// Window probes are sent and not answered.
-    pub unanswered_probes: bool,
+    pub unanswered_probes: u8,
     /// Bytes wait that the peer's window has no room for.
     pub unsent: bool,
     /// How long ago bytes last left for the peer; `None` while they only leave again and again because nothing is acknowledged.
@@ -259,7 +259,7 @@ pub fn signs_of_life(socket: BorrowedFd<'_>) -> Option<SignsOfLife> {
     information(socket).map(|info| SignsOfLife {
         since_acknowledgement: Duration::from_millis(info.tcpi_last_ack_recv.into()),
         unacknowledged: info.tcpi_unacked > 0,
-        unanswered_probes: info.tcpi_probes > 0,
+        unanswered_probes: info.tcpi_probes,
         unsent: unacknowledged(socket) > 0,
         since_sent: (info.tcpi_retransmits == 0).then(|| Duration::from_millis(info.tcpi_last_data_sent.into())),
     })

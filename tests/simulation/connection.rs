@@ -49,6 +49,8 @@ pub(crate) struct Connection {
     /// Window probes that went unanswered, and when the first of them went out.
     pub(crate) probes: u32,
     pub(crate) probed: Millis,
+    /// When the second of them did.
+    pub(crate) probed_again: Millis,
     /// The kernel tells no signs of life.
     pub(crate) mute: bool,
 }
@@ -72,6 +74,7 @@ impl Connection {
             progress: now,
             probes: 0,
             probed: 0,
+            probed_again: 0,
             mute: false,
         }
     }
@@ -180,7 +183,7 @@ impl Connection {
         (!self.mute).then(|| SignsOfLife {
             since_acknowledgement: Duration::from_millis(now - self.heard),
             unacknowledged: self.in_flight() && !self.dead(),
-            unanswered_probes: self.probes > 0,
+            unanswered_probes: self.probes.try_into().unwrap_or(u8::MAX),
             unsent: self.backlog() > 0,
             since_sent: Some(Duration::from_millis(now - self.progress)),
         })
@@ -220,8 +223,10 @@ impl Connection {
 
     /// A window probe goes out.
     pub(crate) fn probe(&mut self, now: Millis) {
-        if self.probes == 0 {
-            self.probed = now;
+        match self.probes {
+            0 => self.probed = now,
+            1 => self.probed_again = now,
+            _ => {}
         }
         self.probes += 1;
     }

@@ -96,6 +96,11 @@ impl Side {
         run("ip", &["netns", "exec", &self.name, "nft", rules]);
     }
 
+    /// Ends [`Self::vanish`].
+    pub(crate) fn reappear(&self) {
+        run("ip", &["netns", "exec", &self.name, "nft", "delete table inet gone"]);
+    }
+
     /// From now on what arrives for this TCP port is swallowed, as a dropping firewall does it.
     pub(crate) fn swallow(&self, port: u16) {
         let rules = format!(
