@@ -88,7 +88,8 @@ fn free_places_are_for_those_who_came_first_also_while_their_worker_is_busy() {
     // Alone, or others take the ports meanwhile.
     let machine = Machine::alone();
     let a = Backend::named("a");
-    let balancer = machine.start(setup(&a, 30, "size: 100, timeout: 60s"));
+    // By their ports clients are told apart here, not by the core that they are on.
+    let balancer = machine.start(setup(&a, 30, "size: 100, timeout: 60s").without("incoming_cpu"));
     let address = balancer.address();
     // Which ports the kernel gives to which worker: those of the one that is held hear nothing.
     let base = fastrand::u16(12_000..30_000);

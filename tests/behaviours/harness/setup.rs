@@ -148,6 +148,12 @@ impl Setup {
         self
     }
 
+    /// Switches a kernel feature off, beside those that are off for all tests.
+    pub(crate) fn without(self, feature: &str) -> Self {
+        let off = std::env::var("BALANCER_DISABLE").unwrap_or_default();
+        self.variable("BALANCER_DISABLE", format!("{off},{feature}"))
+    }
+
     /// Passes the balancer a listening socket as the service manager does.
     pub(crate) fn passed(mut self, listener: TcpListener) -> Self {
         self.passed = Some(listener);
