@@ -3,6 +3,10 @@
 
 PATH=$PATH:${CARGO_HOME:-${HOME-}/.cargo}/bin:/usr/local/sbin:/usr/sbin:/sbin
 
+# What scripts/vm-test.sh needs.
+# shellcheck disable=SC2034
+vm_needs=(debootstrap:debootstrap qemu-system-x86_64:qemu-system-x86 cpio:cpio dpkg-deb:dpkg gcc:gcc)
+
 say() { printf '%s\n' "$*" >&2; }
 die() { say "${0##*/}: $*"; exit 1; }
 

@@ -48,7 +48,8 @@ if [[ -n $install ]]; then
 fi
 
 results=$(mktemp "${TMPDIR:-/tmp}/balancer-test.XXXXXX")
-trap 'rm -f "$results"' EXIT
+kept=$(mktemp -d "${TMPDIR:-/tmp}/balancer-test.XXXXXX")
+trap 'rm -f "$results"; rm -rf --one-file-system "$kept"' EXIT
 broken=0
 
 # run TITLE CARGO-ARGUMENTS...: one cargo test, shown as it goes and kept for the sum. A test program that crashes prints
@@ -81,9 +82,14 @@ package_tests=0
 distribution=$(. /etc/os-release 2>/dev/null && printf '%s' "${ID:-}")
 if ((EUID == 0 && ${#filters[@]} == 0)) && [[ -n $install && $distribution == debian ]]; then
   say "== the Debian package, in a clean root and in a virtual machine"
+  # The machine's root is made while the package is built. Where that fails, the test itself tries again and says why.
+  install_missing "${vm_needs[@]}"
+  scripts/vm-test.sh --keep "$kept" --prepare >/dev/null 2>&1 &
   package=$(scripts/package.sh)
-  for test in package-test vm-test; do
-    if "scripts/$test.sh" --package "$package"; then package_tests=$((package_tests + 1)); else broken=$((broken + 1)); fi
+  wait "$!" || true
+  for test in "package-test.sh" "vm-test.sh --keep $kept"; do
+    # shellcheck disable=SC2086
+    if scripts/$test --package "$package"; then package_tests=$((package_tests + 1)); else broken=$((broken + 1)); fi
   done
 else
   say "the Debian package is tested only as root, without filters, on Debian: scripts/package-test.sh, scripts/vm-test.sh"

@@ -7,7 +7,7 @@ source scripts/packages.sh
 
 usage() {
   cat <<'TEXT'
-Usage: scripts/vm-test.sh [--package FILE] [--mirror URL] [--keep DIRECTORY]
+Usage: scripts/vm-test.sh [--package FILE] [--mirror URL] [--keep DIRECTORY [--prepare]]
 
 Makes a virtual machine of Debian 12 (kernel 6.1, systemd 252) from Debian's packages, under qemu's software emulation: no /dev/kvm
 is needed. In it the package is installed, started, reloaded, hung, killed, upgraded under load, stopped, started by a socket unit
@@ -17,26 +17,28 @@ and takes about four minutes.
   --package  the package to test; built by scripts/package.sh unless given
   --mirror   where Debian's packages come from; by default where this machine's come from
   --keep     where the root and the kernel are kept and found again, which spares two minutes
+  --prepare  makes these two, and no more
 
 Each check is a line, PASS or FAIL. Exits with 0 only if all have passed.
 TEXT
 }
 
-package='' mirror='' keep=''
+package='' mirror='' keep='' prepare=''
 while (($#)); do
   case $1 in
     --package) package=$(readlink -f "${2:?$1 needs a file}"); shift ;;
     --mirror) mirror=${2:?$1 needs an address}; shift ;;
     --keep) keep=${2:?$1 needs a directory}; shift ;;
+    --prepare) prepare=yes ;;
     --help | -h) usage; exit 0 ;;
     *) say "${0##*/}: unknown argument '$1'; try: scripts/vm-test.sh --help"; exit 2 ;;
   esac
   shift
 done
 ((EUID == 0)) || die "needs root to make a Debian root"
+[[ -z $prepare || -n $keep ]] || die "--prepare needs --keep DIRECTORY"
 
-install_missing debootstrap:debootstrap qemu-system-x86_64:qemu-system-x86 cpio:cpio dpkg-deb:dpkg gcc:gcc
-[[ -n $package ]] || package=$PWD/$(scripts/package.sh)
+install_missing "${vm_needs[@]}"
 [[ -n $mirror ]] || mirror=$(own_mirror)
 work=$(mktemp -d "${TMPDIR:-/tmp}/balancer-vm.XXXXXX")
 trap 'rm -rf --one-file-system "$work"' EXIT
@@ -57,7 +59,9 @@ if [[ ! -d $kept/root ]]; then
   rm -rf "$kept"/root.new/var/cache/apt/archives/*.deb "$kept"/root.new/usr/share/{locale,doc,man}/* "$kept"/root.new/var/lib/apt/lists/*
   mv "$kept/root.new" "$kept/root"
 fi
+if [[ -n $prepare ]]; then exit 0; fi
 
+[[ -n $package ]] || package=$PWD/$(scripts/package.sh)
 say "== the tests and the machine's contents"
 tests=$(cargo test --locked --no-run --message-format=json --test behaviours 2>/dev/null | sed -n 's/.*"name":"behaviours".*"executable":"\([^"]*\)".*/\1/p')
 program=$PWD/target/debug/balancer
