@@ -40,9 +40,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 /// There is none: what there is.
 pub(super) fn find<'s, 'a>(status: &'s Status, name: &'a str) -> anyhow::Result<(&'s ServiceStatus, &'a str)> {
     let names = |names: Vec<&String>| names.into_iter().take(10).map(String::as_str).collect::<Vec<_>>().join(", ");
-    let Some((service, backend)) = name.split_once('/') else {
-        bail!("SERVICE/BACKEND is due, such as web/web-02; found {name:?}");
-    };
+    let (service, backend) = name.split_once('/').unwrap_or((name, ""));
     let Some(known) = status.services.get(service) else {
         bail!("there is no service {service}; there is {}", names(status.services.keys().collect()));
     };
