@@ -44,8 +44,6 @@ fn session(balancer: &Balancer) -> TcpStream {
 
 /// Clients one by one, on one core after the other: each core's worker serves those that arrive there.
 fn each_serves_its_own(balancer: &Balancer) {
-    let features = balancer.log_line("kernel features used: ").expect("the features are logged");
-    let (used, _) = features.split_once("; not used: ").expect("those not used stand behind");
     for (worker, core) in cores().into_iter().enumerate() {
         let one_by_one = || {
             for _ in 0..100 {
@@ -55,7 +53,7 @@ fn each_serves_its_own(balancer: &Balancer) {
         };
         let ((), sleeps) = on_core(balancer, core, one_by_one);
         let others = sleeps.iter().sum::<u64>() - sleeps[worker];
-        if used.contains("incoming_cpu") {
+        if balancer.uses("incoming_cpu") {
             assert!(others < 30 && sleeps[worker] >= 100, "clients on core {core}: {sleeps:?}");
         } else {
             assert!(sleeps.iter().all(|&sleeps| sleeps >= 10), "clients on core {core}: {sleeps:?}");

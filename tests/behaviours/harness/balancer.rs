@@ -94,6 +94,13 @@ impl Balancer {
         (self.connect(), backend.accept())
     }
 
+    /// Whether it uses this optional kernel feature, as it has logged at its start.
+    pub(crate) fn uses(&self, feature: &str) -> bool {
+        let features = self.log_line("kernel features used: ").expect("the features are logged");
+        let (used, _) = features.split_once("; not used: ").expect("those not used stand behind");
+        used.split(' ').any(|word| word == feature)
+    }
+
     /// Its process; after an upgrade the one that serves.
     pub(crate) fn process(&self) -> Process {
         self.successor.unwrap_or_else(|| self.child.process())
