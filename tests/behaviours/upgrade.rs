@@ -84,9 +84,13 @@ fn the_successor_takes_every_listener_over_whatever_the_file_says_by_then() {
     UnixStream::connect(&socket).expect("the end of the process before leaves the socket alone");
     assert_eq!(served_by(at(kept)), "a");
     balancer.signal(Signal::USR2);
-    let pid = balancer.number("/pid");
-    wait_until("a signal does the same", PATIENCE, || balancer.number("/pid") != pid);
-    balancer.taken_over();
+    let before = balancer.number("/pid");
+    let mut pid = before;
+    wait_until("a signal does the same", PATIENCE, || {
+        pid = balancer.number("/pid");
+        pid != before
+    });
+    balancer.taken_over(pid);
     assert_eq!(served_by(at(kept)), "a");
     balancer.await_no_session();
     balancer.stop();

@@ -119,12 +119,13 @@ fn a_paused_reader_that_vanishes_is_given_up_when_window_probes_stay_unanswered(
             far.vanish();
             let (before, mut start) = (far.packets_on_the_wire(), Instant::now());
             wait_until("two window probes go unanswered", Duration::from_secs(15), || {
-                let now = Instant::now();
+                let (now, given_up) = (Instant::now(), wire.balancer.closed("unresponsive"));
                 let gone_out = far.packets_on_the_wire() >= before + 2;
+                // The look that follows the second one may follow it at once.
+                assert!(gone_out || given_up == 0, "one probe is not enough");
                 start = if gone_out { start } else { now };
                 gone_out
             });
-            assert_eq!((wire.balancer.number("/sessions"), wire.balancer.closed("unresponsive")), (1, 0));
             let (_, error) = sender.join().expect("sending");
             assert!(crate::harness::is_reset(&error), "{error}");
             start.elapsed()

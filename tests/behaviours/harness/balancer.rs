@@ -119,13 +119,13 @@ impl Balancer {
         assert_eq!(code, Some(0), "{err}");
         let pid = self.number("/pid");
         assert!(out.starts_with(&format!("upgraded: process {pid} serves")), "{out} and {pid}");
-        self.taken_over();
+        self.taken_over(pid);
         before
     }
 
-    /// Notes which process serves now.
-    pub(crate) fn taken_over(&mut self) {
-        self.successor = Some(Process(u32::try_from(self.number("/pid")).expect("a process id")));
+    /// Notes which process serves from now on. The process before may still answer for a moment.
+    pub(crate) fn taken_over(&mut self, pid: u64) {
+        self.successor = Some(Process(u32::try_from(pid).expect("a process id")));
     }
 
     /// What it says of itself now.
