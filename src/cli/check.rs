@@ -15,7 +15,7 @@ pub(super) struct Arguments {
     config: ConfigFile,
 }
 
-/// Exits 0 when `run` would accept the file, 1 when not.
+/// Exits 0 when the file is valid, 1 when not.
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     match arguments.config.load() {
         // Who stops reading has learnt what they wanted: the exit code still holds.
