@@ -3,7 +3,7 @@
 //! A pure state machine. Events and the time come in, a [`Change`] comes out when the state changes; it has no clock
 //! and does no I/O, so that every history can be tried in a test. One [`Health`] belongs to one backend, its owner is
 //! the control loop, and nobody else decides over `starting`, `up` and `down`. (`drained` is a person's decision, laid
-//! over this one: probes go on meanwhile, and the backend returns in the state that they have found.)
+//! over this one: probes go on meanwhile, unseen, and when it ends the backend begins anew as `starting`.)
 //!
 //! ```text
 //!             first probe passed                fall failures in a row, or traffic failing
