@@ -4,14 +4,15 @@
 //!
 //! | room | what it is | may use |
 //! | --- | --- | --- |
-//! | [`config`] | the YAML file, read and validated | nothing of the others |
-//! | [`table`] | the immutable backend table and the pick | `observe`'s counters |
+//! | [`config`] | the YAML file, read and validated | `duration` |
+//! | [`table`] | the immutable backend table and the pick | `observe` |
 //! | [`forward`] | the data path: workers, sessions, flows | `table` (reads), `observe` (writes), `link`, `sys` |
 //! | [`control`] | the one loop that decides: start, stop, signals | `config`, `table` (sole publisher), `observe`, `link`, `sys` |
 //! | [`link`] | bounded queues between workers, control and admin | `observe`, `sys` |
 //! | [`observe`] | counters, metrics, status | nothing of the others |
-//! | [`admin`] | the HTTP interface on the Unix socket | `observe` and `table` (reads), `link` (orders), `sys` |
+//! | [`admin`] | the HTTP interface on the Unix socket | `observe` and `table` (reads), `link` (orders), `sys`, `duration` |
 //! | [`cli`] | one file a subcommand | everything that a user may ask for |
+//! | [`app`] | the composition root | everything; it has no logic |
 //! | [`duration`] | `1m30s`, read and written | nothing of the others |
 //! | [`sys`] | ring, sockets, pipes, limits: the only `unsafe` | nothing of the others |
 
