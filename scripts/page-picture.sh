@@ -33,6 +33,7 @@ while (($#)); do
   shift
 done
 [[ -x $program ]] || die "there is no $program: cargo build --release makes it"
+program=$(realpath "$program")
 install_missing nginx:nginx wrk:wrk python3:python3 curl:curl chromium-headless-shell:chromium-headless-shell pngquant:pngquant \
   '/usr/share/fonts/*/*/*.ttf:fonts-dejavu-core'
 
@@ -78,7 +79,8 @@ services:
 TEXT
 # A program that has no such key yet refuses it.
 "$program" check --config "$work/balancer.yaml" >/dev/null 2>&1 || sed -i '/^state:/d' "$work/balancer.yaml"
-"$program" run --config "$work/balancer.yaml" 2>"$work/log" &
+# From its directory, so that the page shows no path of this moment.
+(cd "$work" && exec "$program" run --config balancer.yaml 2>log) &
 pids+=($!)
 for _ in {1..100}; do curl -sf 127.0.10.1:9900/readyz >/dev/null && break; sleep 0.1; done
 
