@@ -19,7 +19,7 @@ impl Refused {
         Self::explain(&error, sysctl.trim())
     }
 
-    /// `sysctl`: what kernel.io_uring_disabled says; nothing before Linux 6.6.
+    /// `sysctl`: what kernel.io_uring_disabled says; nothing before Linux 6.6, nor where /proc/sys is hidden (`ProcSubset=pid`).
     pub(super) fn explain(error: &io::Error, sysctl: &str) -> Self {
         let (cause, remedy) = match (error.raw_os_error(), sysctl) {
             (Some(libc::EPERM), "2") => {
@@ -28,6 +28,10 @@ impl Refused {
             (Some(libc::EPERM), "1") => (
                 "kernel.io_uring_disabled is 1 and this user is not in the group kernel.io_uring_group".to_owned(),
                 "set it to 0, or add the user to that group",
+            ),
+            (Some(libc::EPERM), "") => (
+                error.to_string(),
+                "kernel.io_uring_disabled is not 0 (set it: sysctl kernel.io_uring_disabled=0), or a seccomp profile forbids it (a container's, or the unit's SystemCallFilter): allow io_uring_setup, io_uring_enter and io_uring_register",
             ),
             (Some(libc::EPERM | libc::EACCES), _) => (
                 error.to_string(),

@@ -31,7 +31,8 @@ fn a_refusal_names_its_cause_and_the_remedy() {
         (libc::EPERM, "2", ["kernel.io_uring_disabled is 2", "sysctl kernel.io_uring_disabled=0"]),
         (libc::EPERM, "1", ["not in the group kernel.io_uring_group", "add the user to that group"]),
         (libc::EPERM, "0", ["seccomp", "allow io_uring_setup, io_uring_enter and io_uring_register"]),
-        // Before Linux 6.6 there is no such setting.
+        // Before Linux 6.6 there is no such setting, and the package's unit hides it.
+        (libc::EPERM, "", ["sysctl kernel.io_uring_disabled=0", "or a seccomp profile"]),
         (libc::EACCES, "", ["seccomp", "SystemCallFilter"]),
         (libc::ENOSYS, "", ["no io_uring", "Linux 5.15 or later is needed"]),
         (libc::ENOMEM, "0", ["ulimit -l", "LimitMEMLOCK="]),
