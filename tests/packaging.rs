@@ -207,5 +207,8 @@ fn the_manual_pages_are_clean_and_there_is_one_for_each_command() {
         assert!(said(&output).contains("SYNOPSIS"), "{}", page.display());
     }
     let output = run(BALANCER, &["man"]);
-    assert!(said(&output).contains(".TH balancer 1"), "{}", said(&output));
+    for words in [".TH balancer 1", ".SH ENVIRONMENT", "BALANCER_SOCKET", ".SH FILES", ".SH SIGNALS", "SIGUSR2"] {
+        assert!(said(&output).contains(words), "no {words}: {}", said(&output));
+    }
+    assert_eq!(std::fs::read(pages.join("balancer.1")).expect("balancer.1"), output.stdout, "the page that is written");
 }
