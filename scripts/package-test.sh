@@ -7,32 +7,38 @@ source scripts/packages.sh
 
 usage() {
   cat <<'TEXT'
-Usage: scripts/package-test.sh [--package FILE] [--suite SUITE] [--mirror URL]
+Usage: scripts/package-test.sh [--package FILE] [--suite SUITE] [--mirror URL] [--keep DIRECTORY [--prepare]]
 
 Builds the package (or takes FILE), looks at it with lintian, and in a clean Debian root made by debootstrap installs it, installs
 a newer version while clients go on, removes and purges it. After the purge no file and no user may be left. Needs root, takes
 about two minutes, and leaves nothing behind.
 
-  --suite   the Debian or Ubuntu release of the root; bookworm unless said otherwise
-  --mirror  where its packages come from; by default where this machine's come from
+  --package  the package to test; built by scripts/package.sh unless given
+  --suite    the Debian or Ubuntu release of the root; bookworm unless said otherwise
+  --mirror   where its packages come from; by default where this machine's come from
+  --keep     where the root is kept and found again, as it was made; spares half a minute
+  --prepare  makes it, and no more
 
 The last line says whether the package passed. Exits with 0 only then.
 TEXT
 }
 
-package='' suite=bookworm mirror=''
+package='' suite=bookworm mirror='' keep='' prepare=''
 arguments=("$@")
 while (($#)); do
   case $1 in
     --package) package=${2:?$1 needs a file}; shift ;;
     --suite) suite=${2:?$1 needs a release}; shift ;;
     --mirror) mirror=${2:?$1 needs an address}; shift ;;
+    --keep) keep=$(readlink -m "${2:?$1 needs a directory}"); shift ;;
+    --prepare) prepare=yes ;;
     --help | -h) usage; exit 0 ;;
     *) say "${0##*/}: unknown argument '$1'; try: scripts/package-test.sh --help"; exit 2 ;;
   esac
   shift
 done
 ((EUID == 0)) || die "needs root for a Debian root of its own"
+[[ -z $prepare || -n $keep ]] || die "--prepare needs --keep DIRECTORY"
 
 # In namespaces of its own: a balancer that runs on this machine is neither seen nor stopped, and whatever is started or mounted
 # here goes when this script does.
@@ -45,8 +51,7 @@ fi
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-install_missing debootstrap:debootstrap lintian:lintian nginx:nginx wrk:wrk curl:curl dpkg-deb:dpkg
-[[ -n $package ]] || package=$(scripts/package.sh)
+install_missing "${package_needs[@]}"
 [[ -n $mirror ]] || mirror=$(own_mirror)
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/balancer-package.XXXXXX")
@@ -63,12 +68,16 @@ trap cleanup EXIT
 step() { say "== $*"; }
 fail() { die "FAILED: $*"; }
 
+clean=${keep:-$work}/clean-$suite
+mkdir -p "${keep:-$work}"
+make_root "$clean" "$suite" "$mirror" adduser,procps,passwd
+if [[ -n $prepare ]]; then exit 0; fi
+cp -a --reflink=auto "$clean" "$root"
+
+[[ -n $package ]] || package=$(scripts/package.sh)
 step "lintian"
 lintian --fail-on error "$package" || fail "lintian finds errors"
 
-step "a clean root of $suite"
-debootstrap --variant=minbase --include=adduser,procps,passwd "$suite" "$root" "$mirror" >"$work/debootstrap.log" 2>&1 ||
-  { tail -5 "$work/debootstrap.log" >&2; fail "debootstrap"; }
 mount -t proc proc "$root/proc"
 mount --bind /dev "$root/dev"
 cp "$package" "$root/first.deb"

@@ -3,7 +3,9 @@
 
 PATH=$PATH:${CARGO_HOME:-${HOME-}/.cargo}/bin:/usr/local/sbin:/usr/sbin:/sbin
 
-# What scripts/vm-test.sh needs.
+# What scripts/package-test.sh and scripts/vm-test.sh need.
+# shellcheck disable=SC2034
+package_needs=(debootstrap:debootstrap lintian:lintian nginx:nginx wrk:wrk curl:curl dpkg-deb:dpkg)
 # shellcheck disable=SC2034
 vm_needs=(debootstrap:debootstrap qemu-system-x86_64:qemu-system-x86 cpio:cpio dpkg-deb:dpkg gcc:gcc)
 
@@ -85,6 +87,17 @@ own_mirror() {
   # shellcheck disable=SC2016 # the format is apt's own
   apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null | grep -v security | head -n1 | grep . ||
     printf 'http://deb.debian.org/debian\n'
+}
+
+# make_root DIRECTORY SUITE MIRROR PACKAGE,...: a minimal Debian or Ubuntu with these packages, unless it is there; never half of one.
+make_root() {
+  local directory=$1
+  [[ ! -d $directory ]] || return 0
+  say "== a root of $2"
+  rm -rf --one-file-system "$directory.new"
+  debootstrap --variant=minbase --include="$4" "$2" "$directory.new" "$3" >"$directory.log" 2>&1 ||
+    { tail -5 "$directory.log" >&2; die "debootstrap failed"; }
+  mv "$directory.new" "$directory"
 }
 
 # find_oha: sets oha, the client that sends when it is due (https://crates.io/crates/oha); installs it where $install is set.
