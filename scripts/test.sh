@@ -33,24 +33,40 @@ done
 
 command -v cargo >/dev/null || die "needs Rust (cargo); https://rustup.rs installs it"
 
+results=$(mktemp "${TMPDIR:-/tmp}/balancer-test.XXXXXX")
+kept=$(mktemp -d "${TMPDIR:-/tmp}/balancer-test.XXXXXX")
+# shellcheck disable=SC2046
+trap 'kill $(jobs -p) 2>/dev/null || true; rm -f "$results"; rm -rf --one-file-system "$kept"' EXIT
+broken=0
+
+# shellcheck source=/dev/null
+distribution=$(. /etc/os-release 2>/dev/null && printf '%s' "${ID:-}")
+package_too=''
+if ((EUID == 0 && ${#filters[@]} == 0)) && [[ -n $install && $distribution == debian ]]; then package_too=yes; fi
+
+# Everything is compiled once: to prepare for the next change would cost more than it spares.
+export CARGO_INCREMENTAL=${CARGO_INCREMENTAL:-0}
+
 if [[ -n $install ]]; then
-  install_missing cc:gcc '/usr/include/stdlib.h:libc6-dev' \
-    ip:iproute2 nft:nftables ethtool:ethtool setpriv:util-linux ps:procps curl:curl python3:python3 systemd-analyze:systemd groff:groff-base '/usr/share/i18n/locales/de_DE:locales' \
-    tmux:tmux promtool:prometheus '/usr/share/fonts/*/*/*.ttf:fonts-dejavu-core' \
-    nginx:nginx redis-server:redis-server redis-benchmark:redis-tools wrk:wrk iperf3:iperf3 \
-    '/usr/lib/postgresql/*/bin/initdb:postgresql' '/usr/lib/postgresql/*/bin/pgbench:postgresql-contrib'
+  install_missing cc:gcc '/usr/include/stdlib.h:libc6-dev'
+  # Compiled while the rest is installed. What is wrong with it is said again where the tests run.
+  cargo test --locked --no-run >&2 </dev/null &
+  compiling=$!
+  needs=(ip:iproute2 nft:nftables ethtool:ethtool setpriv:util-linux ps:procps curl:curl python3:python3
+    systemd-analyze:systemd groff:groff-base '/usr/share/i18n/locales/de_DE:locales'
+    tmux:tmux promtool:prometheus '/usr/share/fonts/*/*/*.ttf:fonts-dejavu-core'
+    nginx:nginx redis-server:redis-server redis-benchmark:redis-tools wrk:wrk iperf3:iperf3
+    '/usr/lib/postgresql/*/bin/initdb:postgresql' '/usr/lib/postgresql/*/bin/pgbench:postgresql-contrib')
+  if [[ -n $package_too ]]; then needs+=("${package_needs[@]}" "${vm_needs[@]}"); fi
+  install_missing "${needs[@]}"
   # Ubuntu has no browser as a package.
   if is_missing chromium-headless-shell && [[ -z $(apt-cache search --names-only '^chromium-headless-shell$') ]]; then
     say "no package here brings chromium-headless-shell: put one on the PATH, or the tests of the status page fail"
   else
     install_missing chromium-headless-shell:chromium-headless-shell
   fi
+  wait "$compiling" || true
 fi
-
-results=$(mktemp "${TMPDIR:-/tmp}/balancer-test.XXXXXX")
-kept=$(mktemp -d "${TMPDIR:-/tmp}/balancer-test.XXXXXX")
-trap 'rm -f "$results"; rm -rf --one-file-system "$kept"' EXIT
-broken=0
 
 # run TITLE CARGO-ARGUMENTS...: one cargo test, shown as it goes and kept for the sum. A test program that crashes prints
 # no result: it counts as one failure, unless others of the run have failed anyway.
@@ -78,19 +94,26 @@ run "all tests"
 BALANCER_DISABLE=all run "the behaviours again, without optional kernel features" --test behaviours
 
 package_tests=0
-# shellcheck source=/dev/null
-distribution=$(. /etc/os-release 2>/dev/null && printf '%s' "${ID:-}")
-if ((EUID == 0 && ${#filters[@]} == 0)) && [[ -n $install && $distribution == debian ]]; then
+# counts_as COMMAND...: one more test, by the command's exit.
+counts_as() { if "$@"; then package_tests=$((package_tests + 1)); else broken=$((broken + 1)); fi; }
+
+# test_package: both roots are made while the package is built. Where that fails, the test itself tries again and says why.
+test_package() {
+  local package in_clean_root
   say "== the Debian package, in a clean root and in a virtual machine"
-  # The machine's root is made while the package is built. Where that fails, the test itself tries again and says why.
-  install_missing "${vm_needs[@]}"
+  scripts/package-test.sh --keep "$kept" --prepare >/dev/null 2>&1 &
   scripts/vm-test.sh --keep "$kept" --prepare >/dev/null 2>&1 &
-  package=$(scripts/package.sh)
-  wait "$!" || true
-  for test in "package-test.sh" "vm-test.sh --keep $kept"; do
-    # shellcheck disable=SC2086
-    if scripts/$test --package "$package"; then package_tests=$((package_tests + 1)); else broken=$((broken + 1)); fi
-  done
+  package=$(scripts/package.sh) || { broken=$((broken + 1)); return; }
+  wait
+  TMPDIR=$kept scripts/package-test.sh --keep "$kept" --package "$package" >"$kept/package-test" 2>&1 &
+  in_clean_root=$!
+  counts_as scripts/vm-test.sh --keep "$kept" --package "$package"
+  counts_as wait "$in_clean_root"
+  cat "$kept/package-test" >&2
+}
+
+if [[ -n $package_too ]]; then
+  test_package
 else
   say "the Debian package is tested only as root, without filters, on Debian: scripts/package-test.sh, scripts/vm-test.sh"
 fi
