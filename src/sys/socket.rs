@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,6 +15,9 @@ use super::Errno;
 
 /// Connections that may wait to be accepted; the kernel cuts it to `net.core.somaxconn`.
 const BACKLOG: i32 = 65535;
+
+/// Who may connect to a Unix socket: whoever can reach its directory, as everybody who can reach an address may.
+const MODE: u32 = 0o666;
 
 /// TCP sockets for one address, `count` of them, bound but not listening yet.
 ///
@@ -41,7 +44,8 @@ pub fn bind_tcp(address: SocketAddr, count: usize, alone: bool) -> io::Result<Ve
     (0..count).map(|_| Ok(bind(address, true)?.into())).collect()
 }
 
-/// A Unix socket, bound but not listening yet. A dead process's socket file is replaced.
+/// A Unix socket, bound but not listening yet, to which everybody may connect who can reach its directory. A dead process's socket file
+/// is replaced.
 ///
 /// # Errors
 /// `EADDRINUSE` if somebody answers there, or something other than a socket is in the way.
@@ -66,7 +70,10 @@ pub fn bind_unix(path: &Path) -> io::Result<(OwnedFd, SocketFile)> {
         }
         bound => bound?,
     }
-    Ok((socket.into(), SocketFile::of(path)?))
+    let file = SocketFile::of(path)?;
+    // The umask has taken some of it away. Nobody listens yet, so nobody has been kept out.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(MODE))?;
+    Ok((socket.into(), file))
 }
 
 /// Makes a socket that listens already one that a worker can accept on, whoever has made it.

@@ -2,10 +2,12 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 
 use crate::harness::{
-    Acceptor, Backend, Bytes, End, Machine, PATIENCE, Setup, connect, echo, receive, receive_to_end, reset, seed, send,
+    Acceptor, Backend, Bytes, End, Machine, PATIENCE, Setup, Tool, connect, echo, receive, receive_to_end, reset, seed,
+    send,
 };
 
 const MIB: u64 = 1 << 20;
@@ -126,6 +128,25 @@ fn a_unix_socket_serves_many_clients_at_once_by_all_workers() {
     });
     balancer.await_closed("client", 40);
     assert_eq!(backend.total(), 40);
+    balancer.stop();
+}
+
+#[test]
+fn every_user_who_can_reach_its_directory_may_connect_to_a_unix_socket_whatever_the_umask() {
+    let machine = Machine::shared();
+    let backend = Backend::new(|mut stream| {
+        let _ = stream.read(&mut [0; 1024]);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nserved");
+    });
+    let setup = Setup::new().umask("0077");
+    let directory = setup.directory().to_owned();
+    let path = directory.join("front.sock");
+    let balancer = machine.start(setup.listen(format!("unix:{}", path.display())).backend("a", backend.address));
+    std::fs::set_permissions(&directory, PermissionsExt::from_mode(0o711)).expect("opening the directory");
+    let client = Tool::new("setpriv").arguments("--reuid=65534 --regid=65534 --clear-groups curl --silent --show-error");
+    let client = client.arguments(&format!("--unix-socket {} http://web/", path.display()));
+    assert_eq!(client.output(PATIENCE), "served");
+    balancer.await_no_session();
     balancer.stop();
 }
 

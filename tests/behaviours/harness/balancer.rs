@@ -411,6 +411,12 @@ fn command_for(setup: &Setup) -> Command {
         command.arg(format!("--nofile={soft}:{hard}")).arg(program);
         return command;
     }
+    if let Some(mask) = setup.umask {
+        // The shell stays the same process.
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(format!("umask {mask} && exec \"$0\" \"$@\"")).arg(program);
+        return command;
+    }
     if setup.user.is_none() && !setup.copied {
         return Command::new(program);
     }

@@ -16,6 +16,7 @@ pub(crate) struct Setup {
     pub(super) inside: Option<Arc<Namespaces>>,
     pub(super) user: Option<u32>,
     pub(super) copied: bool,
+    pub(super) umask: Option<&'static str>,
     pub(super) environment: Vec<(String, String)>,
     pub(super) passed: Option<TcpListener>,
     /// Its limits of descriptors, soft and hard.
@@ -49,6 +50,7 @@ impl Setup {
             inside: None,
             user: None,
             copied: false,
+            umask: None,
             environment: Vec::new(),
             passed: None,
             descriptors: None,
@@ -133,6 +135,12 @@ impl Setup {
     /// Runs the balancer with these limits of descriptors.
     pub(crate) fn descriptors(mut self, soft: u64, hard: u64) -> Self {
         self.descriptors = Some((soft, hard));
+        self
+    }
+
+    /// Runs the balancer with this umask.
+    pub(crate) fn umask(mut self, mask: &'static str) -> Self {
+        self.umask = Some(mask);
         self
     }
 
