@@ -91,13 +91,16 @@ pub fn run(program: Program) -> Result<(), Failure> {
 
 /// The sockets that the service manager has passed.
 fn passed() -> Vec<Inherited> {
-    let inherited = |socket: OwnedFd| match socket::listening_at(socket.as_fd()) {
-        Some(Ok(address)) => Some(Inherited { listen: Listen::Tcp(address), service: None, sockets: vec![socket] }),
-        Some(Err(path)) => Some(Inherited { listen: Listen::Unix(path), service: None, sockets: vec![socket] }),
-        None => {
-            log::warn!("the service manager has passed something that is no listening stream socket: it is closed");
-            None
-        }
+    let inherited = |socket: OwnedFd| {
+        let listen = match socket::listening_at(socket.as_fd()) {
+            Some(Ok(address)) => Listen::Tcp(address),
+            Some(Err(path)) => Listen::Unix(path),
+            None => {
+                log::warn!("the service manager has passed something that is no listening stream socket: it is closed");
+                return None;
+            }
+        };
+        Some(Inherited { listen, service: None, sockets: vec![socket], passed: true })
     };
     process::passed_descriptors().into_iter().filter_map(inherited).collect()
 }

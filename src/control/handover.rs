@@ -71,7 +71,13 @@ enum Message {
 #[serde(rename_all = "snake_case")]
 enum Sockets {
     /// A service's. `listen`: as the configuration has it.
-    Service { service: String, listen: String },
+    Service {
+        service: String,
+        listen: String,
+        /// The service manager has made them. Versions that do not know it say nothing.
+        #[serde(default)]
+        passed: bool,
+    },
     /// The administration's, at this path.
     Admin { path: PathBuf },
     /// The administration's TCP listener; `listen`: as the configuration has it.
@@ -91,10 +97,11 @@ pub struct Estate {
 
 impl Estate {
     fn send(&self, channel: &Channel) -> io::Result<()> {
-        for Inherited { listen, service, sockets } in &self.listeners {
+        for Inherited { listen, service, sockets, passed } in &self.listeners {
             let whose = Sockets::Service {
                 service: service.as_deref().unwrap_or_default().to_owned(),
                 listen: listen.to_string(),
+                passed: *passed,
             };
             let message = Message::Sockets(whose);
             let sockets: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
@@ -112,13 +119,13 @@ impl Estate {
 
     fn add(&mut self, sockets: Sockets, mut descriptors: Vec<OwnedFd>) -> io::Result<()> {
         match sockets {
-            Sockets::Service { service, listen } => {
+            Sockets::Service { service, listen, passed } => {
                 let listen = parse(&listen)?;
                 let service = Some(service.as_str().into()).filter(|service: &std::sync::Arc<str>| !service.is_empty());
                 let is_it = |other: &&mut Inherited| (&other.listen, &other.service) == (&listen, &service);
                 match self.listeners.iter_mut().find(is_it) {
                     Some(inherited) => inherited.sockets.extend(descriptors),
-                    None => self.listeners.push(Inherited { listen, service, sockets: descriptors }),
+                    None => self.listeners.push(Inherited { listen, service, sockets: descriptors, passed }),
                 }
             }
             Sockets::Admin { path } => self.admin = descriptors.pop().map(|socket| (path, socket)),

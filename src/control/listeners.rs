@@ -40,6 +40,8 @@ pub struct Inherited {
     pub service: Option<Arc<str>>,
     /// The sockets.
     pub sockets: Vec<OwnedFd>,
+    /// The service manager has made them: the file of a Unix socket is its own to remove.
+    pub passed: bool,
 }
 
 /// See the module.
@@ -103,7 +105,8 @@ impl Listeners {
     pub(super) fn duplicate(&self) -> io::Result<Vec<Inherited>> {
         let duplicate = |open: &Open| {
             let sockets = open.sockets.iter().map(|listener| listener.socket.try_clone()).collect::<io::Result<_>>()?;
-            Ok(Inherited { listen: open.listen.clone(), service: Some(Arc::clone(&open.service)), sockets })
+            let (listen, service) = (open.listen.clone(), Some(Arc::clone(&open.service)));
+            Ok(Inherited { listen, service, sockets, passed: open.file.is_none() })
         };
         self.open.iter().map(duplicate).collect()
     }
@@ -304,14 +307,13 @@ impl Drop for Prepared {
 
 impl Open {
     fn inherited(inherited: Inherited) -> io::Result<Self> {
-        let Inherited { listen, service, sockets } = inherited;
+        let Inherited { listen, service, sockets, passed } = inherited;
         for socket in &sockets {
             socket::make_listener(socket.as_fd())?;
         }
         let (address, file) = match &listen {
             Listen::Tcp(address) => (actual(&sockets).unwrap_or(*address).to_string(), None),
-            // One that the service manager has made is its own to remove.
-            Listen::Unix(path) => (listen.to_string(), service.is_some().then(|| SocketFile::of(path).ok()).flatten()),
+            Listen::Unix(path) => (listen.to_string(), (!passed).then(|| SocketFile::of(path).ok()).flatten()),
         };
         let sockets = sockets.into_iter().map(|socket| Arc::new(Listener::new(socket, usize::MAX))).collect();
         let service = service.unwrap_or_default();

@@ -143,7 +143,8 @@ fn every_user_who_can_reach_its_directory_may_connect_to_a_unix_socket_whatever_
     let path = directory.join("front.sock");
     let balancer = machine.start(setup.listen(format!("unix:{}", path.display())).backend("a", backend.address));
     std::fs::set_permissions(&directory, PermissionsExt::from_mode(0o711)).expect("opening the directory");
-    let client = Tool::new("setpriv").arguments("--reuid=65534 --regid=65534 --clear-groups curl --silent --show-error");
+    let client =
+        Tool::new("setpriv").arguments("--reuid=65534 --regid=65534 --clear-groups curl --silent --show-error");
     let client = client.arguments(&format!("--unix-socket {} http://web/", path.display()));
     assert_eq!(client.output(PATIENCE), "served");
     balancer.await_no_session();

@@ -1,6 +1,6 @@
 //! What the service manager (systemd) sees, played by the test: notifications, the watchdog, sockets that it passes.
 
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -132,4 +132,36 @@ fn sockets_that_it_passes_are_used_also_where_the_balancer_could_not_bind_them()
     assert_eq!(crate::harness::served_by(address), "a");
     balancer.await_no_session();
     balancer.stop();
+}
+
+#[test]
+fn the_file_of_a_socket_that_it_passes_stays_where_it_is_also_after_an_upgrade() {
+    let machine = Machine::shared();
+    let a = Backend::named("a");
+    for dropped_by_a_reload in [false, true] {
+        let setup = Setup::new();
+        let path = setup.directory().join("front.sock");
+        let listen = format!("unix:{}", path.display());
+        let listener = UnixListener::bind(&path).expect("a path");
+        let setup = setup.listen_on(&[&listen, "127.0.0.1:0"]).backend("a", a.address);
+        // The manager keeps it open, for whom it starts next.
+        let mut balancer = machine.start(setup.passed(listener.try_clone().expect("a second descriptor")));
+        let before = balancer.upgrade();
+        drop(UnixStream::connect(&path).expect("it is served"));
+        balancer.await_no_session();
+        wait_until("the process before has ended", PATIENCE, || !before.is_alive());
+        if dropped_by_a_reload {
+            balancer.edit(&format!("{listen:?}, "), "");
+            balancer.reload();
+        } else {
+            let successor = balancer.process();
+            successor.signal(Signal::TERM);
+            wait_until("it has ended", PATIENCE, || !successor.is_alive());
+        }
+        assert!(path.exists(), "what the manager has made is removed (by a reload: {dropped_by_a_reload})");
+        UnixStream::connect(&path).expect("whom the manager starts next will find the client");
+        if dropped_by_a_reload {
+            balancer.stop();
+        }
+    }
 }

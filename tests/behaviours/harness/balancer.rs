@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -395,11 +395,11 @@ fn spawn(setup: &Setup, log: &Arc<Mutex<Log>>) -> Kills {
 }
 
 /// The same program with a listening socket as its descriptor 3, and told so: sd_listen_fds(3).
-fn passing(listener: &TcpListener, program: Command) -> Command {
+fn passing(listener: &OwnedFd, program: Command) -> Command {
     // The shell opens what it inherits as its standard input under the number that is due, and stays the same process.
     let mut command = Command::new("sh");
     command.arg("-c").arg("LISTEN_PID=$$ exec \"$0\" \"$@\" 3<&0 </dev/null").arg(program.get_program());
-    command.env("LISTEN_FDS", "1").stdin(OwnedFd::from(listener.try_clone().expect("a second descriptor")));
+    command.env("LISTEN_FDS", "1").stdin(listener.try_clone().expect("a second descriptor"));
     command
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::fmt::Write as _;
-use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ pub(crate) struct Setup {
     pub(super) copied: bool,
     pub(super) umask: Option<&'static str>,
     pub(super) environment: Vec<(String, String)>,
-    pub(super) passed: Option<TcpListener>,
+    pub(super) passed: Option<OwnedFd>,
     /// Its limits of descriptors, soft and hard.
     pub(super) descriptors: Option<(u64, u64)>,
     workers: u32,
@@ -163,8 +163,8 @@ impl Setup {
     }
 
     /// Passes the balancer a listening socket as the service manager does.
-    pub(crate) fn passed(mut self, listener: TcpListener) -> Self {
-        self.passed = Some(listener);
+    pub(crate) fn passed(mut self, listener: impl Into<OwnedFd>) -> Self {
+        self.passed = Some(listener.into());
         self
     }
 
