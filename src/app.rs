@@ -100,7 +100,7 @@ fn passed() -> Vec<Inherited> {
                 return None;
             }
         };
-        Some(Inherited { listen, service: None, sockets: vec![socket], passed: true })
+        Some(Inherited::new(listen, None, vec![socket], true))
     };
     process::passed_descriptors().into_iter().filter_map(inherited).collect()
 }

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use super::listeners::Inherited;
+use super::listeners::{Inherited, listeners};
 use super::manager;
 use crate::config::{self, Listen};
 use crate::sys::channel::Channel;
@@ -104,7 +104,7 @@ impl Estate {
                 passed: *passed,
             };
             let message = Message::Sockets(whose);
-            let sockets: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
+            let sockets: Vec<_> = sockets.iter().map(|listener| listener.socket.as_fd()).collect();
             sockets.chunks(Channel::MOST).try_for_each(|some| say(channel, &message, some))?;
         }
         if let Some((path, socket)) = &self.admin {
@@ -124,8 +124,8 @@ impl Estate {
                 let service = Some(service.as_str().into()).filter(|service: &std::sync::Arc<str>| !service.is_empty());
                 let is_it = |other: &&mut Inherited| (&other.listen, &other.service) == (&listen, &service);
                 match self.listeners.iter_mut().find(is_it) {
-                    Some(inherited) => inherited.sockets.extend(descriptors),
-                    None => self.listeners.push(Inherited { listen, service, sockets: descriptors, passed }),
+                    Some(inherited) => inherited.sockets.extend(listeners(descriptors)),
+                    None => self.listeners.push(Inherited::new(listen, service, descriptors, passed)),
                 }
             }
             Sockets::Admin { path } => self.admin = descriptors.pop().map(|socket| (path, socket)),

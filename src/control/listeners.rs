@@ -39,7 +39,7 @@ pub struct Inherited {
     /// Whose they were; `None`: whoever listens there.
     pub service: Option<Arc<str>>,
     /// The sockets.
-    pub sockets: Vec<OwnedFd>,
+    pub sockets: Vec<Arc<Listener>>,
     /// The service manager has made them: the file of a Unix socket is its own to remove.
     pub passed: bool,
 }
@@ -87,6 +87,13 @@ enum Source {
     New(Open),
 }
 
+impl Inherited {
+    /// These sockets, which are for nobody yet.
+    pub fn new(listen: Listen, service: Option<Arc<str>>, sockets: Vec<OwnedFd>, passed: bool) -> Self {
+        Self { listen, service, sockets: listeners(sockets), passed }
+    }
+}
+
 impl Listeners {
     /// For so many workers. Of what is inherited, `commit` takes what the configuration lists, whatever the number of
     /// workers was before.
@@ -98,17 +105,15 @@ impl Listeners {
         Ok(Self { workers, open, leaving: Vec::new() })
     }
 
-    /// What another process needs to go on listening: the same sockets once more.
-    ///
-    /// # Errors
-    /// No descriptor is left.
-    pub(super) fn duplicate(&self) -> io::Result<Vec<Inherited>> {
-        let duplicate = |open: &Open| {
-            let sockets = open.sockets.iter().map(|listener| listener.socket.try_clone()).collect::<io::Result<_>>()?;
-            let (listen, service) = (open.listen.clone(), Some(Arc::clone(&open.service)));
-            Ok(Inherited { listen, service, sockets, passed: open.file.is_none() })
+    /// What another process needs to go on listening: the same sockets, lent. Not one descriptor more, because there may be none left.
+    pub(super) fn lend(&self) -> Vec<Inherited> {
+        let lend = |open: &Open| Inherited {
+            listen: open.listen.clone(),
+            service: Some(Arc::clone(&open.service)),
+            sockets: open.sockets.clone(),
+            passed: open.file.is_none(),
         };
-        self.open.iter().map(duplicate).collect()
+        self.open.iter().map(lend).collect()
     }
 
     /// Has the workers let go of all of them at once: another process accepts on the same sockets.
@@ -266,11 +271,11 @@ impl Listeners {
                 (vec![socket], Some(file))
             }
         };
+        let sockets = listeners(sockets);
         let address = match listen {
             Listen::Tcp(address) => actual(&sockets).unwrap_or(*address).to_string(),
             Listen::Unix(_) => listen.to_string(),
         };
-        let sockets = sockets.into_iter().map(|socket| Arc::new(Listener::new(socket, usize::MAX))).collect();
         Ok(Open {
             service: Arc::clone(service),
             listen: listen.clone(),
@@ -308,14 +313,13 @@ impl Drop for Prepared {
 impl Open {
     fn inherited(inherited: Inherited) -> io::Result<Self> {
         let Inherited { listen, service, sockets, passed } = inherited;
-        for socket in &sockets {
-            socket::make_listener(socket.as_fd())?;
+        for listener in &sockets {
+            socket::make_listener(listener.socket.as_fd())?;
         }
         let (address, file) = match &listen {
             Listen::Tcp(address) => (actual(&sockets).unwrap_or(*address).to_string(), None),
             Listen::Unix(path) => (listen.to_string(), (!passed).then(|| SocketFile::of(path).ok()).flatten()),
         };
-        let sockets = sockets.into_iter().map(|socket| Arc::new(Listener::new(socket, usize::MAX))).collect();
         let service = service.unwrap_or_default();
         Ok(Self { service, listen, address, sockets, file, covered: false, adopted: false })
     }
@@ -353,6 +357,11 @@ impl ListenError {
     }
 }
 
+/// Sockets that serve nobody yet.
+pub(super) fn listeners(sockets: Vec<OwnedFd>) -> Vec<Arc<Listener>> {
+    sockets.into_iter().map(|socket| Arc::new(Listener::new(socket, usize::MAX))).collect()
+}
+
 /// Gives every worker a part in these sockets, and every socket a worker.
 fn share_out(sockets: &[Arc<Listener>], shares: &mut [Vec<Arc<Listener>>]) {
     let (all, workers) = (sockets.len(), shares.len());
@@ -368,8 +377,8 @@ fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
         && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
 }
 
-fn actual(sockets: &[OwnedFd]) -> Option<SocketAddr> {
-    socket::local_address(sockets.first()?.as_fd())
+fn actual(sockets: &[Arc<Listener>]) -> Option<SocketAddr> {
+    socket::local_address(sockets.first()?.socket.as_fd())
 }
 
 fn hint(error: &io::Error) -> &'static str {

@@ -50,7 +50,7 @@ impl Control {
 
     fn begin(&self, config: std::path::PathBuf) -> std::io::Result<oneshot::Receiver<Result<Successor, String>>> {
         let Parts { administration, listeners, invocation, .. } = &self.parts;
-        let estate = Estate { listeners: listeners.duplicate()?, ..administration.duplicate()? };
+        let estate = Estate { listeners: listeners.lend(), ..administration.duplicate()? };
         Successor::start(invocation, estate, config)
     }
 

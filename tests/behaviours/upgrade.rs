@@ -209,3 +209,21 @@ fn a_client_who_comes_alone_at_any_moment_of_the_change_is_seen_by_one_of_the_tw
     balancer.await_no_session();
     balancer.stop();
 }
+
+#[test]
+fn a_process_with_few_descriptors_left_can_be_replaced() {
+    let machine = Machine::shared();
+    let a = Backend::named("a");
+    // Two workers on 150 addresses: 300 sockets, and of what is held back for other things not as many are left.
+    let listen: Vec<_> = (1..=150).map(|host| format!("127.0.1.{host}:0")).collect();
+    let listen: Vec<_> = listen.iter().map(String::as_str).collect();
+    let setup = Setup::new().listen_on(&listen).backend("a", a.address).descriptors(580, 580);
+    let mut balancer = machine.start(setup);
+    for _ in 0..2 {
+        let before = balancer.upgrade();
+        assert_eq!(served_by(balancer.address()), "a");
+        balancer.await_no_session();
+        wait_until("the process before has ended", PATIENCE, || !before.is_alive());
+    }
+    balancer.stop();
+}
