@@ -16,7 +16,7 @@ use crate::config::{self, Config, Listen};
 use crate::control::{
     self, Capacity, Control, Estate, Fleet, Inherited, Invocation, Listeners, Parts, Predecessor, Signals, TooMany,
 };
-use crate::forward::{self, PIPES, Share, Worker};
+use crate::forward::{self, Share, Worker, most_pipes};
 use crate::link::{self, Commander, Report};
 use crate::observe::access_log;
 use crate::observe::counters::PerWorker;
@@ -116,7 +116,7 @@ fn serve(program: Program, predecessor: Option<&Predecessor>, estate: Estate) ->
     let cores = process::cores();
     let workers = config.workers.map_or(cores.len(), |workers| workers.get() as usize);
     let descriptors = process::raise_descriptor_limit();
-    let capacity = Capacity { descriptors, workers, pipes: PIPES };
+    let capacity = Capacity { descriptors, workers, pipes: most_pipes(workers) };
     let sessions = Arc::new(Places::new(Some(capacity.sessions(&config)?)));
     let timeline = Arc::new(Timeline::default());
     let fleet = Fleet::new(&config, workers, Arc::clone(&timeline));
@@ -133,7 +133,7 @@ fn serve(program: Program, predecessor: Option<&Predecessor>, estate: Estate) ->
         running: Arc::clone(&running),
         sessions: Arc::clone(&sessions),
         counters: Arc::clone(&counters),
-        pipes_max: (PIPES / workers).max(1) as u64 * workers as u64,
+        pipes_max: capacity.pipes as u64,
         descriptors_max: descriptors,
         access_log: Arc::clone(&access_log),
         timeline: Arc::clone(&timeline),

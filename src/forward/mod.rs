@@ -15,5 +15,5 @@ mod splice;
 mod token;
 mod worker;
 
-pub use self::pipes::PIPES;
+pub use self::pipes::most_pipes;
 pub use self::worker::{Fault, Share, Worker};

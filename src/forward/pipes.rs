@@ -4,11 +4,16 @@ use super::session::{Millis, NEVER};
 use crate::sys::pipe::Pipe;
 
 /// Pipes of all workers together. An unprivileged user may hold 64 big ones (16,384 pages: pipe(7), `pipe-user-pages-soft`).
-pub const PIPES: usize = 64;
+const PIPES: usize = 64;
 /// After the kernel has refused a pipe, none is asked for again this long.
 const REFUSED_PAUSE: Millis = 1000;
 /// Spare pipes are closed when none was lent for this long.
 const QUIET: Millis = 1000;
+
+/// The most pipes that so many workers hold together: the same number each, and each at least one.
+pub fn most_pipes(workers: usize) -> usize {
+    (PIPES / workers).max(1) * workers
+}
 
 /// A worker's share of the pipes.
 #[derive(Debug)]
@@ -22,9 +27,9 @@ pub(super) struct Pipes {
 }
 
 impl Pipes {
-    /// At most `limit` pipes.
-    pub(super) fn new(limit: usize, big: bool) -> Self {
-        Self { spare: Vec::new(), lent: 0, limit, big, refused_until: 0, used: 0 }
+    /// One share of so many.
+    pub(super) fn new(workers: usize, big: bool) -> Self {
+        Self { spare: Vec::new(), lent: 0, limit: most_pipes(workers) / workers, big, refused_until: 0, used: 0 }
     }
 
     /// Pipes that exist, lent or spare.
@@ -68,5 +73,15 @@ impl Pipes {
         if now >= self.due() {
             self.spare = Vec::new();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_workers_share_the_pipes_and_none_goes_without() {
+        assert_eq!([1, 2, 3, 64, 65, 200].map(most_pipes), [64, 64, 63, 64, 65, 200]);
     }
 }

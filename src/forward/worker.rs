@@ -13,7 +13,7 @@ use thiserror::Error;
 use super::deadlines::Deadlines;
 use super::flow::Direction;
 use super::listener::Listeners;
-use super::pipes::{PIPES, Pipes};
+use super::pipes::Pipes;
 use super::resources::{Cause, Resources};
 use super::session::{Event, Limits, Millis, NEVER, Operation};
 use super::slot::{Accepted, Slot};
@@ -96,7 +96,7 @@ impl Worker {
     /// The kernel refuses the ring.
     pub fn new(share: Share) -> Result<Self, Fault> {
         let ring = Ring::new(share.features)?;
-        let pipes = Pipes::new((PIPES / share.workers).max(1), share.features.big_pipes);
+        let pipes = Pipes::new(share.workers, share.features.big_pipes);
         Ok(Self {
             sessions: Slab::new(),
             io: Resources::new(&share, ring, pipes),
