@@ -110,7 +110,8 @@ impl Open {
             log::info!("status and metrics on http://{address}, read-only");
         }
         let server = match sockets.admin {
-            Some((path, socket)) if path == place.socket => Server::inherit(&path, socket)?,
+            // Where somebody has removed its file, nobody can come to the one that listens.
+            Some((path, socket)) if path == place.socket && path.exists() => Server::inherit(&path, socket)?,
             _ => Server::bind(&place.socket)?,
         };
         let server = server.with_http(http);

@@ -8,6 +8,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use crate::harness::{Backend, Balancer, Machine, PATIENCE, Setup, connect, exchange, program, wait_until};
 use crate::seeing::{ask, http};
 
@@ -168,6 +170,32 @@ fn only_owner_and_group_may_use_the_socket_however_open_its_directory_is() {
     }
     assert_eq!(balancer.number("/config/generation"), 2);
     balancer.stop();
+}
+
+#[test]
+fn a_socket_whose_file_somebody_has_removed_is_made_anew_by_a_reload_of_it_and_by_an_upgrade() {
+    let machine = Machine::shared();
+    let backend = Backend::echo();
+    let mut balancer = machine.start(Setup::new().backend("a", backend.address));
+    let (socket, pid) = (balancer.socket(), balancer.number("/pid"));
+    let lost = || std::fs::remove_file(&socket).expect("removing the socket");
+    let found = || wait_until("it answers again", PATIENCE, || UnixStream::connect(&socket).is_ok());
+    lost();
+    balancer.edit("admin.sock }", "admin.sock, http: 127.0.0.1:0 }");
+    balancer.signal(Signal::HUP);
+    found();
+    assert_eq!(balancer.number("/config/generation"), 2);
+    lost();
+    balancer.signal(Signal::USR2);
+    found();
+    balancer.taken_over(balancer.number("/pid"));
+    assert_ne!(balancer.number("/pid"), pid);
+    // The process before, which had it until it was removed, leaves the new one alone.
+    assert_eq!(balancer.wait(PATIENCE).0, Some(0));
+    exchange(&balancer.connect());
+    balancer.await_no_session();
+    balancer.stop();
+    assert!(!socket.exists());
 }
 
 #[test]
