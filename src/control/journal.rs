@@ -72,8 +72,23 @@ impl Journal {
         }
     }
 
+    /// Tells the timeline of those who have begun to be refused, whoever was reported: of all that a worker refuses in a second it
+    /// reports one client, and a busy service would hide the others. The counters have them all.
+    fn look_for_new(&mut self) {
+        let table = self.table.load_full();
+        let all = table.all().flat_map(|service| Refused::ALL.map(|reason| (&service.state, reason)));
+        for (state, reason) in all {
+            let known = self.refusals.get(&(Arc::clone(&state.name), reason));
+            let told = known.map_or(0, |refusals| refusals.told);
+            if known.is_none_or(|refusals| refusals.due.is_none()) && state.refused_for(reason) != told {
+                self.refusing(&state.name, reason);
+            }
+        }
+    }
+
     /// Tells the timeline the last of it.
     pub(super) fn close(&mut self) {
+        self.look_for_new();
         let all: Vec<_> = self.refusals.keys().cloned().collect();
         all.into_iter().for_each(|(service, reason)| self.refusing(&service, reason));
     }
@@ -81,7 +96,7 @@ impl Journal {
     fn refusing(&mut self, service: &Arc<str>, reason: Refused) {
         let table = self.table.load();
         let state = table.all().find(|other| other.state.name == *service).map(|service| &service.state);
-        let count = state.map_or(0, |state| state.counters.sum(|worker| worker.refused[reason as usize].get()));
+        let count = state.map_or(0, |state| state.refused_for(reason));
         // What a reload has removed is not counted any more.
         self.refusals.retain(|(name, _), _| table.all().any(|other| other.state.name == *name));
         let refusals = self.refusals.entry((Arc::clone(service), reason)).or_default();
@@ -142,9 +157,7 @@ impl Journal {
                 if reason != Refused::Descriptors && may(&mut self.refused) {
                     log::warn!("{service}: clients are refused: {}", reason.label());
                 }
-                if self.refusals.get(&(Arc::clone(&service), reason)).is_none_or(|refusals| refusals.due.is_none()) {
-                    self.refusing(&service, reason);
-                }
+                self.look_for_new();
             }
             Report::Backup { service, backend } => {
                 let text = format!("backup {backend} serves what the backends cannot carry");

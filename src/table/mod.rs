@@ -27,7 +27,7 @@ pub use self::backend::{Backend, HasPlaces, Lease, Places, Role};
 pub use self::line::{Line, Ticket};
 pub use self::opening::Opening;
 pub use self::service::{Member, Roster, Service, Standby, Unpicked};
-use crate::observe::counters::{Counter, PerWorker, ServiceCounters};
+use crate::observe::counters::{Counter, PerWorker, Refused, ServiceCounters};
 use crate::observe::redundancy::Redundancy;
 
 /// Where the current table stands: one owner publishes, everyone else reads.
@@ -146,6 +146,11 @@ impl ServiceState {
     /// Clients refused so far, for whatever reason.
     pub fn refused(&self) -> u64 {
         self.counters.sum(|worker| worker.refused.iter().map(Counter::get).sum())
+    }
+
+    /// Clients refused so far for one reason.
+    pub fn refused_for(&self, reason: Refused) -> u64 {
+        self.counters.sum(|worker| worker.refused[reason as usize].get())
     }
 }
 

@@ -553,3 +553,22 @@ fn what_clients_suffer_is_in_the_timeline_with_their_number() {
     let counts = json["events"].as_array().expect("events").iter().filter_map(|event| event["count"].as_u64());
     assert_eq!(counts.sum::<u64>(), 5, "{events}");
 }
+
+#[test]
+fn who_is_refused_by_a_quiet_service_is_in_the_timeline_also_while_a_busy_one_refuses_many() {
+    let machine = Machine::shared();
+    let gone = Port::refusing();
+    let setup = Setup::new().workers(1).backend("a", gone.address).service("quiet").backend("a", gone.address);
+    let balancer = machine.start(setup);
+    let (busy, quiet) = (balancer.address(), balancer.address_of("quiet"));
+    assert!(admitted(busy).is_none());
+    // Of those whom a worker refuses within a second it reports the first.
+    assert!(admitted(quiet).is_none());
+    let told = || {
+        let json: Value = serde_json::from_str(&done(&balancer, &["timeline", "--json"])).expect("JSON");
+        let events = json["events"].as_array().expect("events");
+        events.iter().any(|event| event["service"] == "quiet" && event["count"] == 1)
+    };
+    wait_until("the quiet one's client is told, too", PATIENCE, || admitted(busy).is_none() && told());
+    balancer.stop();
+}
