@@ -23,7 +23,7 @@ use crate::observe::counters::PerWorker;
 use crate::observe::running::{ConfigFile, Running};
 use crate::observe::timeline::Timeline;
 use crate::sys::features::{self, Features};
-use crate::sys::{process, ring, socket};
+use crate::sys::{Errno, process, ring, socket};
 use crate::table::Places;
 
 /// What is to run.
@@ -61,11 +61,24 @@ pub enum Failure {
     #[error("worker {0} cannot start: {1}")]
     Start(usize, forward::Fault),
     /// A thread or a descriptor that the start needs cannot be had.
-    #[error("cannot {0}: {1}")]
+    #[error("cannot {0}: {1}; {remedy}", remedy = remedy(.1))]
     System(&'static str, io::Error),
     /// The control plane.
     #[error(transparent)]
     Control(#[from] control::Failure),
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match Errno::from_io_error(error) {
+        Some(Errno::AGAIN) => "raise the limit of threads and processes (TasksMax= in the unit, ulimit -u)",
+        Some(Errno::MFILE) => "raise the limit of descriptors (LimitNOFILE= in the unit, ulimit -n)",
+        Some(Errno::NFILE) => "raise fs.file-max",
+        Some(Errno::NOBUFS | Errno::NOMEM) => "the machine is short of memory: see free(1)",
+        Some(Errno::PERM | Errno::ACCESS) => {
+            "a seccomp profile (SystemCallFilter= in the unit, a container's) or SELinux forbids it: allow it there"
+        }
+        _ => "the lines above and the kernel's log (journalctl -k) may say more",
+    }
 }
 
 fn system(doing: &'static str) -> impl FnOnce(io::Error) -> Failure {
@@ -263,5 +276,23 @@ fn start(share: Share) -> Result<(), Failure> {
     match started.recv() {
         Ok(outcome) => outcome.map_err(|fault| Failure::Start(worker, fault)),
         Err(error) => Err(Failure::System("start a worker", io::Error::other(error))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_refuses_at_the_start_comes_with_what_to_do() {
+        for (error, words) in [
+            (Errno::MFILE, "ulimit -n"),
+            (Errno::AGAIN, "TasksMax="),
+            (Errno::PERM, "SystemCallFilter="),
+            (Errno::INVAL, "journalctl -k"),
+        ] {
+            let said = Failure::System("start a worker's thread", error.into()).to_string();
+            assert!(said.starts_with("cannot start a worker's thread: ") && said.contains(words), "{said}");
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{anyhow, bail};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
@@ -79,35 +79,70 @@ impl Target {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             let answer = tokio::time::timeout(patience, exchange(&socket, request)).await;
-            answer.with_context(|| format!("the balancer at {} did not answer in time", socket.display()))?
+            answer.map_err(|_| {
+                anyhow!(
+                    "the balancer at {} did not answer in time: it may be stopped, or its machine overloaded; see its log, then try again",
+                    socket.display()
+                )
+            })?
         })
     }
 }
 
 async fn exchange(socket: &Path, request: Request<Full<Bytes>>) -> anyhow::Result<(StatusCode, Bytes)> {
     let stream = UnixStream::connect(socket).await.map_err(|error| unreachable(socket, &error))?;
-    let broken = || format!("the conversation with the balancer at {} broke off", socket.display());
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.with_context(broken)?;
+    let broken = |error: anyhow::Error| {
+        anyhow!(
+            "the conversation with the balancer at {} broke off ({error}): it has ended, or is too busy; see its log, then try again",
+            socket.display()
+        )
+    };
+    let shaken = http1::handshake(TokioIo::new(stream)).await;
+    let (mut sender, connection) = shaken.map_err(|error| broken(error.into()))?;
     tokio::spawn(connection);
-    let (head, body) = sender.send_request(request).await.with_context(broken)?.into_parts();
-    let body = Limited::new(body, LONGEST_ANSWER).collect().await.map_err(anyhow::Error::from_boxed);
-    Ok((head.status, body.with_context(broken)?.to_bytes()))
+    let answer = sender.send_request(request).await;
+    let (head, body) = answer.map_err(|error| broken(error.into()))?.into_parts();
+    let body = Limited::new(body, LONGEST_ANSWER).collect().await;
+    Ok((head.status, body.map_err(|error| broken(anyhow::Error::from_boxed(error)))?.to_bytes()))
 }
 
 fn unreachable(socket: &Path, error: &io::Error) -> anyhow::Error {
     let socket = socket.display();
     match error.kind() {
-        io::ErrorKind::NotFound => anyhow::anyhow!(
+        io::ErrorKind::NotFound => anyhow!(
             "no balancer at {socket}: start it with `balancer run`, or say where it is with --socket or $BALANCER_SOCKET"
         ),
         io::ErrorKind::ConnectionRefused => {
-            anyhow::anyhow!("no balancer at {socket}: nobody answers on it any more; start it with `balancer run`")
+            anyhow!("no balancer at {socket}: nobody answers on it any more; start it with `balancer run`")
         }
         io::ErrorKind::PermissionDenied => {
-            anyhow::anyhow!(
-                "may not connect to {socket}: run this as the balancer's user, as one of its group, or as root"
-            )
+            anyhow!("may not connect to {socket}: run this as the balancer's user, as one of its group, or as root")
         }
-        _ => anyhow::anyhow!("cannot connect to {socket}: {error}; --socket or $BALANCER_SOCKET names another one"),
+        _ => anyhow!("cannot connect to {socket}: {error}; --socket or $BALANCER_SOCKET names another one"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn who_gets_no_answer_or_half_of_one_is_told_what_to_do() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("admin.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let asked = |patience| {
+            let error = Target::at(&path).ask(Request::get("/v1/status"), Bytes::new(), patience).unwrap_err();
+            format!("{error:#}")
+        };
+        let said = asked(Duration::from_millis(50));
+        assert!(said.contains("did not answer in time") && said.ends_with("then try again"), "{said}");
+        // The first one still waits to be accepted.
+        let closing = std::thread::spawn(move || (0..2).for_each(|_| drop(listener.accept())));
+        let said = asked(PATIENCE);
+        assert!(said.contains("broke off (") && said.ends_with("then try again"), "{said}");
+        closing.join().unwrap();
     }
 }

@@ -201,7 +201,36 @@ fn remedy(error: Errno) -> &'static str {
         Errno::ADDRNOTAVAIL | Errno::ADDRINUSE | Errno::AGAIN => {
             "widen net.ipv4.ip_local_port_range, or set net.ipv4.tcp_tw_reuse=1"
         }
-        Errno::AFNOSUPPORT => "this kernel has IPv6 switched off: give the backend an IPv4 address",
-        _ => "the machine is short of memory",
+        Errno::AFNOSUPPORT => {
+            "IPv6 is switched off here, or RestrictAddressFamilies= in the unit leaves it out: allow it, or give the backend an IPv4 address"
+        }
+        Errno::NOBUFS | Errno::NOMEM => "the machine is short of memory: see free(1), and net.ipv4.tcp_mem in sysctl",
+        Errno::PERM | Errno::ACCESS => {
+            "a seccomp profile (SystemCallFilter= in the unit, a container's) or SELinux forbids it: allow it there"
+        }
+        _ => "the kernel's log may say more (journalctl -k)",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_remedy_is_for_what_went_wrong() {
+        for (error, words) in [
+            (Errno::MFILE, "LimitNOFILE="),
+            (Errno::NFILE, "fs.file-max"),
+            (Errno::ADDRNOTAVAIL, "ip_local_port_range"),
+            (Errno::AFNOSUPPORT, "RestrictAddressFamilies="),
+            (Errno::NOMEM, "short of memory"),
+            (Errno::PERM, "SystemCallFilter="),
+            (Errno::ACCESS, "SELinux"),
+            (Errno::PROTONOSUPPORT, "journalctl -k"),
+        ] {
+            let said = remedy(error);
+            assert!(said.contains(words), "{error}: {said}");
+            assert_eq!(said.contains("memory"), error == Errno::NOMEM, "{error}: {said}");
+        }
     }
 }

@@ -64,7 +64,9 @@ pub enum Failure {
     #[error("worker {0} has failed: {1}; nothing is served by a part of the workers: the process ends, start it again")]
     Worker(usize, String),
     /// Workers did not end when told to.
-    #[error("{0} workers did not end within {ENDING:?} after their sessions were closed")]
+    #[error(
+        "{0} workers did not end within {ENDING:?} after their sessions were closed; the process ends all the same: this is a bug, please report it with the log"
+    )]
     Hanging(usize),
     /// A second signal asked for an end at once.
     #[error("stopped at once by a second signal, {0} sessions were open")]
