@@ -131,7 +131,13 @@ impl Control {
     pub(super) fn keep_time(&mut self) {
         let published = self.parts.fleet.keep_time(now());
         for (service, backend, spread) in self.parts.fleet.close_due() {
-            self.tell_all(|| Command::Close { service: Arc::clone(&service), backend: Arc::clone(&backend), spread });
+            let (name, address) = (&backend.name, backend.address);
+            self.tell_all(|| Command::Leave {
+                service: Arc::clone(&service),
+                backend: Arc::clone(name),
+                address,
+                spread,
+            });
         }
         self.settle(None);
         self.spread(published);

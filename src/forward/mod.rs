@@ -2,6 +2,7 @@
 
 mod connecting;
 pub mod deadlines;
+mod farewell;
 pub mod flow;
 mod held;
 mod listener;

@@ -148,6 +148,8 @@ pub enum Event {
     Inspected(Side, Option<SignsOfLife>),
     /// Something may be due.
     Deadline,
+    /// The backend is not to serve the session any more: it ends, or goes on to another backend while it is being connected.
+    Leave,
     /// The session is to end now.
     Stop(Closed),
 }

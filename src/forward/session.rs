@@ -259,6 +259,7 @@ impl Session {
             Event::Backlog(side, bytes) => self.backlog(side, bytes, now),
             Event::Inspected(side, signs) => self.inspected(side, signs, now),
             Event::Deadline => self.deadline(now),
+            Event::Leave => self.leave(now),
             Event::Stop(_) if matches!(self.phase, Phase::Connecting { .. } | Phase::Waiting { .. }) => {
                 self.close(Outcome::Refused(Refused::Stopping), now);
             }

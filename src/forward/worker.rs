@@ -11,11 +11,12 @@ use slab::Slab;
 use thiserror::Error;
 
 use super::deadlines::Deadlines;
+use super::farewell::Farewell;
 use super::flow::Direction;
 use super::listener::Listeners;
 use super::pipes::Pipes;
 use super::resources::{Cause, Resources};
-use super::session::{Event, Limits, Millis, NEVER, Operation};
+use super::session::{Event, Limits, NEVER, Operation};
 use super::slot::{Accepted, Slot};
 use super::token::{SLOTS, Token};
 use crate::link::{Bell, Command, Mailbox, Report, Reports, Waiting};
@@ -81,8 +82,7 @@ pub struct Worker {
     starved: VecDeque<(u32, u32, Direction)>,
     /// Sends of this turn: they go to the ring at its end, when it is known whether the end of the stream follows.
     to_send: Vec<(u32, Direction)>,
-    /// Sessions to be ended, by the moment: slot and generation.
-    to_close: VecDeque<(Millis, u32, u32)>,
+    farewell: Farewell,
     generation: u32,
     /// The edition of the table whose changes the waiting sessions have seen.
     table: u64,
@@ -106,7 +106,7 @@ impl Worker {
             process: share.process,
             starved: VecDeque::new(),
             to_send: Vec::new(),
-            to_close: VecDeque::new(),
+            farewell: Farewell::default(),
             generation: 0,
             table: 0,
             stopping: false,
@@ -121,9 +121,8 @@ impl Worker {
         let mut completions = Vec::with_capacity(1024);
         self.io.ring.poll(Token::Wake.pack(), self.mailbox.wake(), Readiness::Readable);
         while !(self.stopping && self.sessions.is_empty() && self.listeners.is_empty()) {
-            let close = self.to_close.front().map_or(NEVER, |(at, ..)| *at);
             let deadline = self.deadlines.next().unwrap_or(NEVER);
-            let due = deadline.min(close).min(self.io.pipes.due()).min(self.listeners.due());
+            let due = deadline.min(self.farewell.due()).min(self.io.pipes.due()).min(self.listeners.due());
             // Some still wait for a buffer or a place, and there are some: they are not to wait for a chance event, too.
             self.send_all();
             let hungry = self.io.called || !self.starved.is_empty() && self.io.ring.buffers.free() > 0;
@@ -214,7 +213,7 @@ impl Worker {
             self.io.own_counters().pipes.set(self.io.pipes.count() as u64);
         }
         self.listeners.retry(self.io.now, &mut self.io.ring);
-        self.close_due();
+        self.take_leave();
         self.forget_gone();
     }
 
@@ -290,7 +289,9 @@ impl Worker {
                     self.stopping = true;
                     self.listeners.stop(&mut self.io.ring);
                 }
-                Command::Close { service, backend, spread } => self.close_all(&service, &backend, spread),
+                Command::Leave { service, backend, address, spread } => {
+                    self.farewell.note(&self.sessions, (&service, &backend, address), spread, self.io.now);
+                }
                 Command::End => {
                     let numbers: Vec<_> = self.sessions.iter().map(|(number, _)| number as u32).collect();
                     numbers.into_iter().for_each(|number| self.drive(number, Event::Stop(Closed::Drain)));
@@ -300,30 +301,10 @@ impl Worker {
         self.io.ring.poll(Token::Wake.pack(), self.mailbox.wake(), Readiness::Readable);
     }
 
-    /// Notes the sessions with a backend to be ended, one after the other.
-    fn close_all(&mut self, service: &str, backend: &str, spread: Duration) {
-        let is_it = |slot: &Slot| {
-            &*slot.service.name == service && slot.backend.as_ref().is_some_and(|own| &*own.name == backend)
-        };
-        let found: Vec<_> = self.sessions.iter().filter(|(_, slot)| is_it(slot)).collect();
-        let spread = u64::try_from(spread.as_millis()).unwrap_or(u64::MAX);
-        let count = found.len() as u64;
-        let at = |index: u64| self.io.now.saturating_add(spread.saturating_mul(index) / count.max(1));
-        let due = found.into_iter().zip(0..).map(|((number, slot), index)| (at(index), number as u32, slot.generation));
-        let due: Vec<_> = due.collect();
-        self.to_close.extend(due);
-        self.to_close.make_contiguous().sort_unstable();
-    }
-
-    /// Ends the sessions whose turn it is.
-    fn close_due(&mut self) {
-        while let Some(&(at, number, generation)) = self.to_close.front()
-            && at <= self.io.now
-        {
-            self.to_close.pop_front();
-            if self.sessions.get(number as usize).is_some_and(|slot| slot.generation == generation) {
-                self.drive(number, Event::Stop(Closed::Drain));
-            }
+    /// Has those leave their backend whose turn it is.
+    fn take_leave(&mut self) {
+        while let Some(number) = self.farewell.next(&self.sessions, self.io.now) {
+            self.drive(number, Event::Leave);
         }
     }
 

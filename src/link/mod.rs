@@ -33,12 +33,15 @@ pub enum Command {
     Stop,
     /// End every session now.
     End,
-    /// End the sessions with a backend, spread over a time, so that their clients do not all come back at once.
-    Close {
+    /// End the sessions with a backend, spread over a time, so that their clients do not all come back at once; who is still being
+    /// connected to it goes to another one.
+    Leave {
         /// The service's name.
         service: Arc<str>,
         /// The backend's name.
         backend: Arc<str>,
+        /// Its address.
+        address: SocketAddr,
         /// Over what time.
         spread: Duration,
     },

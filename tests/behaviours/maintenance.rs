@@ -1,5 +1,6 @@
 //! Taking backends out for a limited time: nobody is refused, nobody is forgotten outside, and what was decided outlives the process.
 
+use std::io::Read;
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
@@ -8,8 +9,8 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::harness::{
-    Backend, Balancer, Kills, Load, Machine, PATIENCE, Port, Setup, admitted, connect, exchange, free_port, is_reset,
-    post, seed, served_by, wait_until,
+    Backend, Balancer, Deaf, Kills, Load, Machine, PATIENCE, Port, Setup, admitted, connect, exchange, free_port,
+    is_reset, post, seed, served_by, wait_until,
 };
 
 const PROBED: &str = "health: { interval: 100ms, timeout: 80ms, slow_start: 0s }";
@@ -292,10 +293,78 @@ fn sessions_of_a_drained_backend_are_closed_little_by_little_where_that_is_asked
     balancer.await_closed("drain", 20);
     let ended = clients.iter().filter(|client| {
         client.set_nonblocking(true).expect("a socket");
-        matches!(std::io::Read::read(&mut &**client, &mut [0; 8]), Err(error) if is_reset(&error))
+        matches!(Read::read(&mut &**client, &mut [0; 8]), Err(error) if is_reset(&error))
     });
     assert_eq!(ended.count(), 20, "a cut does not look like an end");
     drop(clients);
+    balancer.stop();
+}
+
+#[test]
+fn who_is_still_being_connected_to_a_backend_that_is_closed_is_served_by_another_and_left_alone_there() {
+    let machine = Machine::shared();
+    let (sick, b) = (Deaf::new(), Backend::named("b"));
+    let setup = Setup::new().backend("sick", sick.address).backend("b", b.address).setting("balance: first");
+    // More than the close takes: nobody is rescued by it.
+    let balancer = machine.start(setup.setting("connect: { timeout: 8s }"));
+    let clients: Vec<TcpStream> = (0..6).map(|_| balancer.connect()).collect();
+    balancer.await_number("/services/web/backends/sick/connections", 6);
+    done(&balancer, &["drain", "web/sick", "--for", "1h", "--close-after", "10ms", "--spread", "2s"]);
+    wait_until("all are served elsewhere", Duration::from_secs(5), || balancer.of_backend("b", "connections") == 6);
+    // Those who fail over by themselves are with another backend when their turn comes.
+    let late = balancer.connect();
+    for client in clients.iter().chain([&late]) {
+        let mut name = [0; 2];
+        (&mut &*client).read_exact(&mut name).expect("a name");
+        assert_eq!(&name, b"b\n");
+        exchange(client);
+    }
+    assert_eq!((balancer.closed("drain"), balancer.number("/services/web/refused")), (0, 0));
+    assert_eq!(balancer.of_backend("sick", "failures"), 0, "it has failed nobody");
+    drop((clients, late));
+    balancer.await_no_session();
+    balancer.stop();
+}
+
+#[test]
+fn who_has_gone_from_a_sick_backend_to_another_is_not_closed_with_it() {
+    let machine = Machine::shared();
+    let (sick, b) = (Deaf::new(), Backend::echo());
+    let setup = Setup::new().workers(1).backend("sick", sick.address).backend("b", b.address);
+    let setup = setup.setting("balance: first").setting("connect: { timeout: 700ms }");
+    let balancer = machine.start(setup);
+    let clients: Vec<TcpStream> = (0..4).map(|_| balancer.connect()).collect();
+    balancer.await_number("/services/web/backends/sick/connections", 4);
+    done(&balancer, &["drain", "web/sick", "--for", "1h", "--close-after", "10ms", "--spread", "4s"]);
+    // The turns of the last three are one to three seconds from now.
+    std::thread::sleep(Duration::from_millis(3500));
+    clients.iter().for_each(exchange);
+    assert_eq!((balancer.closed("drain"), balancer.number("/services/web/refused")), (0, 0));
+    drop(clients);
+    balancer.await_no_session();
+    balancer.stop();
+}
+
+#[test]
+fn a_backend_that_has_taken_over_the_name_of_another_is_closed_alone() {
+    let machine = Machine::shared();
+    let (a, before, after) = (Port::refusing(), Backend::echo(), Backend::echo());
+    let setup = Setup::new().backend("web-01", a.address).backend("web-02", before.address);
+    let balancer = machine.start(setup);
+    let old = balancer.connect();
+    exchange(&old);
+    balancer.edit(&format!("\"{}\"", before.address), &format!("\"{}\"", after.address));
+    balancer.reload();
+    let new = balancer.connect();
+    exchange(&new);
+    assert_eq!((before.open(), after.open()), (1, 1));
+    done(&balancer, &["drain", "web/web-02", "--for", "1h", "--close-after", "10ms"]);
+    crate::harness::assert_ends_with_reset(&new);
+    balancer.await_closed("drain", 1);
+    exchange(&old);
+    drop((old, new));
+    balancer.await_no_session();
+    assert_eq!(balancer.closed("drain"), 1);
     balancer.stop();
 }
 

@@ -45,6 +45,7 @@ counts! {
     retried,
     connects_given_up,
     connected_late,
+    connects_left,
     queued,
     retries,
     parked,

@@ -38,6 +38,8 @@ pub(crate) enum Happening {
     Reap,
     BufferFree(Direction),
     Stop(Closed),
+    /// The backend is to be left.
+    Leave,
     /// There may be a backend now.
     Retry,
     /// Somebody may go on.
@@ -93,6 +95,12 @@ impl World {
             let reason = if world.one_in(2) { Closed::Drain } else { Closed::Error };
             let after = world.random.u64(0..2000);
             world.plan(after, Happening::Stop(reason));
+        }
+        // Of its own, so that all other histories stay what they were: some are rare finds.
+        let mut aside = Rng::with_seed(!seed);
+        if aside.u32(0..16) == 0 {
+            let after = aside.u64(0..2000);
+            world.agenda.push((after, aside.u32(..), Happening::Leave));
         }
         world
     }
@@ -228,6 +236,7 @@ impl World {
                 self.tell(Event::BufferFree(direction));
             }
             Happening::Stop(reason) => self.tell(Event::Stop(reason)),
+            Happening::Leave => self.tell(Event::Leave),
             Happening::Retry => self.tell(Event::Retry),
             Happening::Wake => {
                 if self.deadline != NEVER && self.one_in(4) {

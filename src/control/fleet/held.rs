@@ -13,7 +13,7 @@ use crate::control::store::{Saved, SavedDrain};
 use crate::observe::condition::{Drain, Purpose, State};
 use crate::observe::running::Orphaned;
 use crate::observe::timeline::{Event, Kind};
-use crate::table::Role;
+use crate::table::{Backend, Role};
 
 /// How often it is seen during a drill whether clients are refused.
 const LOOK: Duration = Duration::from_millis(100);
@@ -102,7 +102,7 @@ impl Fleet {
     }
 
     /// Sessions with these backends are to be closed now, spread over a time.
-    pub(in crate::control) fn close_due(&mut self) -> Vec<(Arc<str>, Arc<str>, Duration)> {
+    pub(in crate::control) fn close_due(&mut self) -> Vec<(Arc<str>, Arc<Backend>, Duration)> {
         let now = Timestamp::now();
         let mut due = Vec::new();
         for service in &mut self.services {
@@ -112,7 +112,7 @@ impl Fleet {
                     && at <= now
                 {
                     drain.close = None;
-                    due.push((Arc::clone(&service.state.name), Arc::clone(&watched.backend.name), spread));
+                    due.push((Arc::clone(&service.state.name), Arc::clone(&watched.backend), spread));
                     self.unsaved = true;
                 }
             }

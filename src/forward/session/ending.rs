@@ -129,6 +129,21 @@ impl Session {
         }
     }
 
+    /// A backend is being connected.
+    pub fn connects(&self) -> bool {
+        matches!(self.phase, Phase::Connecting { .. })
+    }
+
+    /// The backend is not to serve it any more. Who is only being connected is spared: a connect that is cancelled has failed, so that
+    /// the next backend is tried.
+    pub(super) fn leave(&mut self, now: Millis) {
+        match self.phase {
+            Phase::Connecting { .. } => self.cancel |= InFlight::Connect.bit() & self.in_flight,
+            Phase::Waiting { .. } => {}
+            _ => self.close(Outcome::Closed(Closed::Drain), now),
+        }
+    }
+
     /// Ends the session with a reset of both sides: whatever cuts a session short must not look like a clean end.
     pub(super) fn close(&mut self, outcome: Outcome, now: Millis) {
         let connecting = matches!(self.phase, Phase::Connecting { .. } | Phase::Waiting { .. });
