@@ -248,7 +248,7 @@ impl Slot {
         let Some(socket) = self.socket(direction.source()) else {
             return Event::End(direction);
         };
-        match io.ring.received(completion, socket) {
+        match io.ring.received(&completion, socket) {
             Ok(Some((buffer, length))) => {
                 if std::mem::take(&mut self.silent) {
                     self.service.opening.seen(direction == Direction::In);

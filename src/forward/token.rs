@@ -2,6 +2,7 @@
 
 use super::flow::Direction;
 use super::session::Side;
+use crate::sys::ring::ACCEPT;
 
 /// Whose completion it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +31,6 @@ pub(super) enum What {
 /// Slots fit 24 bits: more sessions than a process can have descriptors for.
 pub(super) const SLOTS: usize = 1 << 24;
 
-const ACCEPT: u64 = 16;
 const WAKE: u64 = 17;
 const NOBODY: u64 = 18;
 const SESSION: [What; 11] = [

@@ -144,7 +144,7 @@ impl Worker {
 
     #[inline]
     fn dispatch(&mut self, completion: Completion) -> Result<(), Fault> {
-        match Token::unpack(completion.token) {
+        match Token::unpack(completion.token()) {
             Token::Session { slot: number, generation, what } => {
                 let Some(slot) = self.sessions.get_mut(number as usize).filter(|slot| slot.generation == generation)
                 else {
@@ -309,13 +309,13 @@ impl Worker {
     }
 
     fn accepted(&mut self, listener: u32, completion: Completion) -> Result<(), Fault> {
+        let (more, error) = (completion.more(), completion.result().err());
         if let Ok(client) = completion.accepted() {
             self.admit(listener, client);
         }
-        if completion.more() {
+        if more {
             return Ok(());
         }
-        let error = completion.result().err();
         if let Some(error) =
             self.listeners.ended(listener, error, self.io.now, &mut self.io.ring).map_err(Fault::Accept)?
         {

@@ -31,22 +31,28 @@ const COMPLETIONS: u32 = 8192;
 /// Kernel threads that the ring may start for operations that cannot be done at once, of each of the two kinds.
 const KERNEL_THREADS: u32 = 2;
 
-/// What became of one operation.
-#[derive(Debug, Clone, Copy)]
+/// The bit of a token that tells accepts: the ring sets it in their tokens, and clears it in all others.
+pub const ACCEPT: u64 = 1 << 7;
+
+/// What became of one operation. There is one of each, because it may bring a descriptor.
+#[derive(Debug)]
 pub struct Completion {
-    /// The token that the operation was given.
-    pub token: u64,
+    token: u64,
     result: i32,
     flags: u32,
 }
 
-impl From<cqueue::Entry> for Completion {
-    fn from(entry: cqueue::Entry) -> Self {
+impl Completion {
+    fn new(entry: cqueue::Entry) -> Self {
         Self { token: entry.user_data(), result: entry.result(), flags: entry.flags() }
     }
-}
 
-impl Completion {
+    /// The token that the operation was given.
+    #[inline]
+    pub fn token(&self) -> u64 {
+        self.token
+    }
+
     /// The operation's result: a count, a descriptor, an event mask.
     pub fn result(&self) -> Result<u32, Errno> {
         u32::try_from(self.result).map_err(|_| Errno::from_raw_os_error(-self.result))
@@ -62,11 +68,18 @@ impl Completion {
         cqueue::sock_nonempty(self.flags)
     }
 
-    /// The connection that an accept brought. May be called once a completion: the descriptor is then the caller's.
-    pub fn accepted(&self) -> Result<OwnedFd, Errno> {
+    /// The connection that an accept brought.
+    ///
+    /// # Errors
+    /// What accept(2) says; `EINVAL` where the operation was no accept.
+    pub fn accepted(self) -> Result<OwnedFd, Errno> {
         use std::os::fd::FromRawFd;
+        if self.token & ACCEPT == 0 {
+            return Err(Errno::INVAL);
+        }
         let descriptor = self.result()?;
-        // SAFETY: the kernel has just made this descriptor for the accept that completed, and nobody else knows it.
+        // SAFETY: the kernel has just made this descriptor for an accept, as only those bear the bit; its one completion is used up here,
+        // so nobody else knows it.
         Ok(unsafe { OwnedFd::from_raw_fd(descriptor as i32) })
     }
 }
@@ -179,11 +192,12 @@ impl Ring {
             _ => {}
         }
         into.append(&mut self.spilled);
-        into.extend(self.ring.completion().map(Completion::from));
+        into.extend(self.ring.completion().map(Completion::new));
         Ok(())
     }
 
-    /// Accepts connections: one, or, if `many` and where multishot accept is used, one after the other ([`Completion::more`]).
+    /// Accepts connections: one, or, if `many` and where multishot accept is used, one after the other ([`Completion::more`]). Its token
+    /// is `token` with the bit [`ACCEPT`].
     pub fn accept(&mut self, token: u64, listener: BorrowedFd<'_>, many: bool) {
         let fd = Fd(listener.as_raw_fd());
         let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
@@ -192,7 +206,7 @@ impl Ring {
         } else {
             opcode::Accept::new(fd, std::ptr::null_mut(), std::ptr::null_mut()).flags(flags).build()
         };
-        self.push(entry.user_data(token));
+        self.push_marked(entry.user_data(token | ACCEPT));
     }
 
     /// Connects a socket.
@@ -203,7 +217,7 @@ impl Ring {
         self.addresses[place] = SockAddr::from(address);
         let address = &self.addresses[place];
         let entry = opcode::Connect::new(Fd(socket.as_raw_fd()), address.as_ptr().cast(), address.len()).build();
-        self.push(entry.user_data(token));
+        self.push(token, entry);
     }
 
     /// Receives into a buffer that the kernel picks when there are bytes ([`Ring::received`]). `empty`: the socket is known to hold nothing.
@@ -214,7 +228,7 @@ impl Ring {
             return self.poll(token, socket, Readiness::Readable);
         }
         let poll_first = empty && self.features.poll_first;
-        self.push(receive::entry(socket, poll_first, self.features.multishot_receive).user_data(token));
+        self.push(token, receive::entry(socket, poll_first, self.features.multishot_receive));
     }
 
     /// What a completed [`Ring::receive`] brought: bytes in a buffer; none at the end of the stream.
@@ -223,7 +237,7 @@ impl Ring {
     /// `ENOBUFS` if no buffer was free, `EAGAIN` if there was nothing after all, else what broke the connection.
     pub fn received(
         &mut self,
-        completion: Completion,
+        completion: &Completion,
         socket: BorrowedFd<'_>,
     ) -> Result<Option<(Buffer, usize)>, Errno> {
         if self.features.buffer_ring {
@@ -257,7 +271,7 @@ impl Ring {
         let entry = opcode::Send::new(Fd(socket.as_raw_fd()), bytes.as_ptr(), bytes.len() as u32)
             .flags(libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT | if more { libc::MSG_MORE } else { 0 })
             .build();
-        self.push(entry.user_data(token));
+        self.push(token, entry);
     }
 
     /// Copies what a receiver did not take out of the buffer, which is released.
@@ -274,7 +288,7 @@ impl Ring {
         let entry = opcode::Send::new(Fd(socket.as_raw_fd()), bytes.as_ptr(), bytes.len() as u32)
             .flags(libc::MSG_NOSIGNAL)
             .build();
-        self.push(entry.user_data(token));
+        self.push(token, entry);
     }
 
     /// After a [`Ring::send_parked`] has completed: takes off what was sent, and frees the place if `all` is to go or nothing is left.
@@ -299,23 +313,27 @@ impl Ring {
             Readiness::Broken => 0,
         };
         let entry = opcode::PollAdd::new(Fd(descriptor.as_raw_fd()), events as u32).build();
-        self.push(entry.user_data(token));
+        self.push(token, entry);
     }
 
     /// Cancels the operation that has `target` as its token; it completes with `ECANCELED`, unless it was faster.
     pub fn cancel(&mut self, token: u64, target: u64) {
-        self.push(opcode::AsyncCancel::new(target).build().user_data(token));
+        self.push(token, opcode::AsyncCancel::new(target).build());
     }
 
     /// Closes a descriptor that no operation uses any more. `token`: where a failure of the close is reported.
     pub fn close(&mut self, token: u64, descriptor: OwnedFd) {
         if self.features.ring_close {
             let entry = opcode::Close::new(Fd(descriptor.into_raw_fd())).build().flags(Flags::SKIP_SUCCESS);
-            self.push(entry.user_data(token));
+            self.push(token, entry);
         }
     }
 
-    fn push(&mut self, entry: Entry) {
+    fn push(&mut self, token: u64, entry: Entry) {
+        self.push_marked(entry.user_data(token & !ACCEPT));
+    }
+
+    fn push_marked(&mut self, entry: Entry) {
         self.make_room();
         if self.failure.is_some() {
             return;
@@ -332,7 +350,7 @@ impl Ring {
             match self.ring.submit() {
                 Err(error) if !passes(&error) => self.failure = Some(error),
                 // The kernel takes no more until completions are fetched.
-                Err(_) => self.spilled.extend(self.ring.completion().map(Completion::from)),
+                Err(_) => self.spilled.extend(self.ring.completion().map(Completion::new)),
                 Ok(_) => {}
             }
         }

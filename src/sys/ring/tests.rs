@@ -1,5 +1,7 @@
 //! What a ring may do, and what not.
 
+use std::os::fd::AsFd;
+
 use super::*;
 
 #[test]
@@ -7,7 +9,7 @@ fn a_ring_does_nothing_but_what_it_is_for() {
     for features in [Features::NONE, Features::probe(Features::ALL).unwrap()] {
         let mut ring = Ring::new(features).unwrap();
         let mut outcome = |entry: Entry| {
-            ring.push(entry.user_data(7));
+            ring.push(7, entry);
             let mut completions = Vec::new();
             ring.wait(Some(Duration::from_secs(5)), &mut completions).unwrap();
             assert_eq!(completions.len(), 1);
@@ -23,6 +25,28 @@ fn a_ring_does_nothing_but_what_it_is_for() {
         let widened = ring.ring.submitter().register_restrictions(&mut [Restriction::sqe_op(opcode::OpenAt::CODE)]);
         assert!(widened.is_err(), "what is confined can be let free");
     }
+}
+
+#[test]
+fn only_an_accept_brings_a_descriptor_whatever_its_token() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut ring = Ring::new(Features::NONE).unwrap();
+    let next = |ring: &mut Ring| {
+        let mut completions = Vec::new();
+        ring.wait(Some(Duration::from_secs(5)), &mut completions).unwrap();
+        completions.pop().unwrap()
+    };
+    let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    // Its result is an event mask, which is the number of some descriptor of this process.
+    ring.poll(ACCEPT, listener.as_fd(), Readiness::Readable);
+    let completion = next(&mut ring);
+    assert_eq!((completion.result(), completion.token()), (Ok(libc::POLLIN as u32), 0));
+    assert_eq!(completion.accepted().unwrap_err(), Errno::INVAL);
+    ring.accept(0, listener.as_fd(), false);
+    let completion = next(&mut ring);
+    assert_eq!(completion.token(), ACCEPT);
+    let accepted = std::net::TcpStream::from(completion.accepted().unwrap());
+    assert_eq!(accepted.peer_addr().unwrap(), client.local_addr().unwrap());
 }
 
 #[test]
