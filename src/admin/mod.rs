@@ -43,7 +43,7 @@ pub use self::routes::{
 pub use self::socket::{BindError, SYSTEM_SOCKET, check_owner, default_socket, user_socket};
 pub use self::view::View;
 use crate::link::Orders;
-use crate::sys::socket::SocketFile;
+use crate::sys::unix::SocketFile;
 
 /// Connections served at once, by the Unix socket and by the TCP listener each; more wait to be accepted.
 const CONNECTIONS: usize = 64;

@@ -1,16 +1,14 @@
 //! Where the administration socket is, and how it comes to be and goes.
 
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, fchmod};
 use rustix::process::geteuid;
-use socket2::{Domain, SockAddr, Socket, Type};
 
-use crate::sys::socket::SocketFile;
+use crate::sys::unix::{self, Obstacle, SocketFile};
 
 /// Who may connect: owner and group.
 const MODE: u32 = 0o660;
@@ -118,21 +116,18 @@ pub(super) struct Bound {
 
 impl Bound {
     pub(super) fn new(path: &Path) -> Result<Self, BindError> {
-        let failed = |doing| move |error| BindError::System { doing, path: path.into(), error };
         make_directory(path)?;
-        make_way(path)?;
-        let bind = || {
-            let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-            // The file takes its mode from the socket, less the umask: so there is no moment in which it admits too many.
-            fchmod(&socket, Mode::from_raw_mode(MODE))?;
-            socket.bind(&SockAddr::unix(path)?)?;
-            fs::set_permissions(path, Permissions::from_mode(MODE))?;
-            socket.listen(BACKLOG)?;
-            socket.set_nonblocking(true)?;
-            Ok(socket.into())
-        };
-        let listener = bind().map_err(failed("bind the administration socket"))?;
-        Ok(Self { listener, file: SocketFile::of(path).map_err(failed("look at"))? })
+        let (socket, file) = unix::bind(path, MODE).map_err(|obstacle| match obstacle {
+            Obstacle::Live(Some(pid)) => BindError::Live { path: path.into(), pid },
+            Obstacle::Live(None) => BindError::Busy(path.into()),
+            Obstacle::NotASocket => BindError::NotASocket(path.into()),
+            Obstacle::System(doing, error) => BindError::System { doing, path: path.into(), error },
+        })?;
+        let failed = |error| BindError::System { doing: "listen on", path: path.into(), error };
+        rustix::net::listen(&socket, BACKLOG).map_err(|error| failed(error.into()))?;
+        let listener = UnixListener::from(socket);
+        listener.set_nonblocking(true).map_err(failed)?;
+        Ok(Self { listener, file })
     }
 }
 
@@ -145,29 +140,4 @@ fn make_directory(socket: &Path) -> Result<(), BindError> {
     let made = DirBuilder::new().recursive(true).mode(mode).create(directory);
     made.map_err(|error| BindError::System { doing: "create the directory", path: directory.into(), error })?;
     check_owner(socket)
-}
-
-/// Removes the socket of a dead process; anything else that stands at `path` is an error.
-fn make_way(path: &Path) -> Result<(), BindError> {
-    let failed = |doing| move |error| BindError::System { doing, path: path.into(), error };
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(failed("look at")(error)),
-        Ok(found) if !found.file_type().is_socket() => return Err(BindError::NotASocket(path.into())),
-        Ok(_) => {}
-    }
-    let client = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(failed("ask who serves"))?;
-    // A listener whose queue is full would hold a blocking connect up.
-    client.set_nonblocking(true).map_err(failed("ask who serves"))?;
-    match SockAddr::unix(path).and_then(|address| client.connect(&address)) {
-        Ok(()) => Err(match rustix::net::sockopt::socket_peercred(&client) {
-            Ok(peer) => BindError::Live { path: path.into(), pid: peer.pid.as_raw_nonzero().get() },
-            Err(_) => BindError::Busy(path.into()),
-        }),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(BindError::Busy(path.into())),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            fs::remove_file(path).map_err(failed("remove a dead process's socket"))
-        }
-        Err(error) => Err(failed("ask who serves")(error)),
-    }
 }

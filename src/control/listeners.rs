@@ -12,7 +12,8 @@ use thiserror::Error;
 use crate::config::{Config, Listen};
 use crate::link::{Command, Commander, Deaf, Listener, Waiting};
 use crate::observe::running::Listening;
-use crate::sys::socket::{self, SocketFile};
+use crate::sys::socket;
+use crate::sys::unix::{self, SocketFile};
 
 /// A handshake that has begun is over by then.
 const HANDSHAKE: Duration = Duration::from_secs(1);
@@ -267,7 +268,8 @@ impl Listeners {
                 (socket::bind_tcp(*address, self.workers, !self.has_at(*address)).map_err(failed)?, None)
             }
             Listen::Unix(path) => {
-                let (socket, file) = socket::bind_unix(path).map_err(failed)?;
+                // Whoever can reach its directory may connect, as everybody may who can reach an address.
+                let (socket, file) = unix::bind(path, 0o666).map_err(|obstacle| failed(obstacle.into()))?;
                 (vec![socket], Some(file))
             }
         };

@@ -10,5 +10,6 @@ pub mod process;
 mod receive;
 pub mod ring;
 pub mod socket;
+pub mod unix;
 
 pub use rustix::io::Errno;

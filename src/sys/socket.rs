@@ -4,20 +4,16 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::net::{Shutdown, SocketFlags};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use super::Errno;
 
 /// Connections that may wait to be accepted; the kernel cuts it to `net.core.somaxconn`.
 const BACKLOG: i32 = 65535;
-
-/// Who may connect to a Unix socket: whoever can reach its directory, as everybody who can reach an address may.
-const MODE: u32 = 0o666;
 
 /// TCP sockets for one address, `count` of them, bound but not listening yet.
 ///
@@ -42,38 +38,6 @@ pub fn bind_tcp(address: SocketAddr, count: usize, alone: bool) -> io::Result<Ve
         address = bind(address, false)?.local_addr()?.as_socket().unwrap_or(address);
     }
     (0..count).map(|_| Ok(bind(address, true)?.into())).collect()
-}
-
-/// A Unix socket, bound but not listening yet, to which everybody may connect who can reach its directory. A dead process's socket file
-/// is replaced.
-///
-/// # Errors
-/// `EADDRINUSE` if somebody answers there, or something other than a socket is in the way.
-pub fn bind_unix(path: &Path) -> io::Result<(OwnedFd, SocketFile)> {
-    let address = SockAddr::unix(path)?;
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    match socket.bind(&address) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            // Only a socket may be replaced: a connect to a regular file is refused, too.
-            if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
-                return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is not a socket is in the way"));
-            }
-            // Not blocking: a live listener whose queue is full would hold the start up.
-            let client = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-            client.set_nonblocking(true)?;
-            let dead = client.connect(&address).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
-            if !dead {
-                return Err(error);
-            }
-            std::fs::remove_file(path)?;
-            socket.bind(&address)?;
-        }
-        bound => bound?,
-    }
-    let file = SocketFile::of(path)?;
-    // The umask has taken some of it away. Nobody listens yet, so nobody has been kept out.
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(MODE))?;
-    Ok((socket.into(), file))
 }
 
 /// Makes a socket that listens already one that a worker can accept on, whoever has made it.
@@ -117,44 +81,6 @@ pub fn listening_at(socket: BorrowedFd<'_>) -> Option<Result<SocketAddr, PathBuf
 /// What listen(2) says.
 pub fn listen(socket: BorrowedFd<'_>) -> io::Result<()> {
     Ok(rustix::net::listen(socket, BACKLOG)?)
-}
-
-/// Device, inode and the time of its making: a number of a removed inode may be given again.
-type Identity = (u64, u64, i64, i64);
-
-fn identity(found: &std::fs::Metadata) -> Identity {
-    (found.dev(), found.ino(), found.mtime(), found.mtime_nsec())
-}
-
-/// A socket in the file system, told apart from one that another process puts there later.
-#[derive(Debug)]
-pub struct SocketFile {
-    path: PathBuf,
-    identity: Identity,
-}
-
-impl SocketFile {
-    /// The socket that stands at this path now.
-    ///
-    /// # Errors
-    /// Nothing does, or it cannot be looked at.
-    pub fn of(path: &Path) -> io::Result<Self> {
-        Ok(Self { path: path.into(), identity: identity(&std::fs::symlink_metadata(path)?) })
-    }
-
-    /// Removes it, if it is still the same.
-    ///
-    /// # Errors
-    /// The system refuses.
-    pub fn remove(&self) -> io::Result<()> {
-        let ours = std::fs::symlink_metadata(&self.path).is_ok_and(|found| identity(&found) == self.identity);
-        if ours { std::fs::remove_file(&self.path) } else { Ok(()) }
-    }
-
-    /// Where it stands.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
 }
 
 /// The address that a TCP listener is bound to.
@@ -310,32 +236,6 @@ mod tests {
         finish(theirs.as_fd()).unwrap();
         assert_eq!(ours.read(&mut [0]).unwrap(), 0);
         assert!(!is_closed(ours.as_fd()));
-    }
-
-    #[test]
-    fn a_file_that_is_not_a_socket_is_never_replaced() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("precious");
-        std::fs::write(&path, "data").unwrap();
-        assert_eq!(bind_unix(&path).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "data");
-    }
-
-    #[test]
-    fn a_dead_listener_is_replaced_and_a_live_one_is_not() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("listener");
-        let (first, first_file) = bind_unix(&path).unwrap();
-        listen(first.as_fd()).unwrap();
-        assert_eq!(bind_unix(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
-        drop(first);
-        // Its inode stays in use, so that the next file cannot have the same.
-        std::fs::hard_link(&path, directory.path().join("held")).unwrap();
-        let (_second, second_file) = bind_unix(&path).unwrap();
-        first_file.remove().unwrap();
-        assert!(path.exists(), "what another has put there is left alone");
-        second_file.remove().unwrap();
-        assert!(!path.exists());
     }
 
     #[test]
