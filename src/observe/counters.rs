@@ -170,9 +170,9 @@ reasons! {
         HalfClosed = "half_closed",
         /// A peer's kernel acknowledged nothing for `timeouts.unresponsive`.
         Unresponsive = "unresponsive",
-        /// Still open when a stop's `drain` was over.
+        /// Still open when a stop's `drain` was over, or closed with a drained backend.
         Drain = "drain",
-        /// A local fault in the middle of the session.
+        /// Reserved for a local fault in the middle of a session: none ends one today.
         Error = "error",
     }
 }
