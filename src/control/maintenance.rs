@@ -32,9 +32,10 @@ impl Control {
     pub(super) fn remember(&mut self, successor: bool) {
         let Parts { config, timeline, fleet, .. } = &mut self.parts;
         let Some(directory) = &config.state else { return };
+        // First, so that what comes of the leases is on disk, too.
+        let timeline = timeline.keep_in(directory, successor).map_err(|error| error.to_string());
         fleet.go_on(store::load(directory));
-        let kept = Store::open(directory, successor)
-            .and_then(|store| Ok((store, timeline.keep_in(directory, successor).map_err(|error| error.to_string())?)));
+        let kept = Store::open(directory, successor).and_then(|store| Ok((store, timeline?)));
         match kept {
             Ok((store, timeline)) => self.kept = Kept { store: Some(store), _timeline: Some(timeline) },
             Err(why) => log::warn!(

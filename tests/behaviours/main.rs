@@ -18,6 +18,7 @@ mod families;
 mod health;
 mod idle;
 mod incident;
+mod keeping;
 mod latency;
 mod limits;
 mod local_faults;

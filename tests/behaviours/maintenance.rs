@@ -13,16 +13,16 @@ use crate::harness::{
     is_reset, post, seed, served_by, wait_until,
 };
 
-const PROBED: &str = "health: { interval: 100ms, timeout: 80ms, slow_start: 0s }";
+pub(super) const PROBED: &str = "health: { interval: 100ms, timeout: 80ms, slow_start: 0s }";
 
-fn two(a: &Backend, b: &Backend) -> Setup {
+pub(super) fn two(a: &Backend, b: &Backend) -> Setup {
     // A port of its own, so that it is the same after a restart.
     let setup = Setup::new().http().listen(format!("127.0.0.1:{}", free_port()));
     setup.backend("web-01", a.address).backend("web-02", b.address).setting(PROBED)
 }
 
 #[track_caller]
-fn done(balancer: &Balancer, arguments: &[&str]) -> String {
+pub(super) fn done(balancer: &Balancer, arguments: &[&str]) -> String {
     let (code, out, err) = balancer.command(arguments);
     assert_eq!(code, Some(0), "{arguments:?}: {err}");
     out
@@ -35,7 +35,7 @@ fn refused(balancer: &Balancer, arguments: &[&str]) -> String {
     err
 }
 
-fn up(balancer: &Balancer) {
+pub(super) fn up(balancer: &Balancer) {
     for backend in ["web-01", "web-02"] {
         balancer.await_state(&format!("/services/web/backends/{backend}/state"), "up");
     }
@@ -46,7 +46,7 @@ fn state(balancer: &Balancer, backend: &str) -> String {
 }
 
 /// The timeline's events as `kind text`.
-fn story(balancer: &Balancer) -> Vec<String> {
+pub(super) fn story(balancer: &Balancer) -> Vec<String> {
     let json: Value = serde_json::from_str(&done(balancer, &["timeline", "--json"])).expect("JSON");
     let text = |event: &Value, key: &str| event[key].as_str().unwrap_or_default().to_owned();
     let events = json["events"].as_array().expect("events");
@@ -54,7 +54,7 @@ fn story(balancer: &Balancer) -> Vec<String> {
 }
 
 #[track_caller]
-fn in_order(story: &[String], due: &[(&str, &str)]) {
+pub(super) fn in_order(story: &[String], due: &[(&str, &str)]) {
     let mut rest = story.iter();
     for (kind, text) in due {
         let found = rest.any(|line| line.starts_with(&format!("{kind} ")) && line.contains(text));

@@ -1,0 +1,38 @@
+//! What the state directory keeps: also what happens at a start, on disks that can do less, for one balancer at a time.
+
+use super::maintenance::{done, in_order, story, two, up};
+use crate::harness::{Backend, Balancer, Machine, PATIENCE, post, wait_until};
+
+/// Holds web-02 out until this process ends, or until an hour is over.
+fn drill(balancer: &Balancer) {
+    let body = r#"{ "backend": "web/web-02", "for": "1h", "abort_if_refused": 9 }"#;
+    let answer = post(&balancer.socket(), "/v1/drain", body).expect("an answer");
+    assert!(answer.contains("is held out until"), "{answer}");
+}
+
+/// The timeline's lines in the file, whoever runs.
+fn on_disk(balancer: &Balancer) -> String {
+    let state = balancer.file().with_file_name("state");
+    balancer.command(&["timeline", "--state", state.to_str().expect("a path")]).1
+}
+
+#[test]
+fn what_happens_at_a_start_is_on_disk_like_everything_else() {
+    const ENDED: &str = "the drill with backend web-02 ended with the process";
+    let machine = Machine::shared();
+    let (a, b) = (Backend::echo(), Backend::echo());
+    let mut balancer = machine.start(two(&a, &b));
+    up(&balancer);
+    drill(&balancer);
+    balancer.die_and_start_again();
+    up(&balancer);
+    wait_until("the file has it", PATIENCE, || on_disk(&balancer).contains(ENDED));
+    // A lease that goes on is told again, too.
+    done(&balancer, &["drain", "web/web-02", "--for", "1h", "--reason", "disk"]);
+    for _ in 0..2 {
+        balancer.die_and_start_again();
+    }
+    wait_until("the file has it", PATIENCE, || on_disk(&balancer).matches("starting -> drained").count() == 2);
+    in_order(&story(&balancer), &[("drill", ""), ("lease_ended", ENDED), ("start", ""), ("drain", ""), ("start", "")]);
+    balancer.stop();
+}
