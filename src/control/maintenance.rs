@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::oneshot;
 
-use super::store::{self, Done, Store};
+use super::store::{Done, Place, Store};
 use super::{Control, Parts, State, now};
 use crate::link::{Command, Draining, Outcome};
 use crate::observe::condition::Drain;
@@ -34,8 +34,12 @@ impl Control {
         let Some(directory) = &config.state else { return };
         // First, so that what comes of the leases is on disk, too.
         let timeline = timeline.keep_in(directory, successor).map_err(|error| error.to_string());
-        fleet.go_on(store::load(directory));
-        let kept = Store::open(directory, successor).and_then(|store| Ok((store, timeline?)));
+        // What another process has is none of this one's business.
+        let store = Place::take(directory, successor).and_then(|place| {
+            fleet.go_on(place.load());
+            Store::open(place)
+        });
+        let kept = store.and_then(|store| Ok((store, timeline?)));
         match kept {
             Ok((store, timeline)) => self.kept = Kept { store: Some(store), _timeline: Some(timeline) },
             Err(why) => log::warn!(

@@ -65,6 +65,59 @@ pub(super) type Done = Box<dyn FnOnce(Result<(), String>) + Send>;
 
 type Job = (Vec<u8>, Option<Done>);
 
+/// A state directory in this process's hands, or about to be.
+#[derive(Debug)]
+pub(super) struct Place {
+    directory: PathBuf,
+    lock: File,
+    /// No other process has it.
+    ours: bool,
+}
+
+impl Place {
+    /// Takes a state directory, made if it is missing. `wait`: another process has it, and will leave it.
+    ///
+    /// # Errors
+    /// It cannot be had: why.
+    pub(super) fn take(directory: &Path, wait: bool) -> Result<Self, String> {
+        let failed = |error: io::Error| format!("{}: {error}", directory.display());
+        std::fs::create_dir_all(directory).map_err(failed)?;
+        let lock = File::open(directory).map_err(failed)?;
+        let ours = match lock.try_lock() {
+            Ok(()) => true,
+            Err(std::fs::TryLockError::WouldBlock) if wait => false,
+            Err(std::fs::TryLockError::WouldBlock) => {
+                return Err(format!("{} is in use by another balancer", directory.display()));
+            }
+            Err(std::fs::TryLockError::Error(error)) => return Err(failed(error)),
+        };
+        Ok(Self { directory: directory.to_owned(), lock, ours })
+    }
+
+    /// What an earlier process has left there. A file that cannot be understood is said, and kept aside where it is nobody else's.
+    pub(super) fn load(&self) -> Saved {
+        let path = self.directory.join(NAME);
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Saved::default(),
+            Err(error) => {
+                log::warn!("cannot read {}: {error}: no drain of before is known", path.display());
+                return Saved::default();
+            }
+        };
+        serde_json::from_slice(&text).unwrap_or_else(|error| {
+            let aside = path.with_extension("unreadable");
+            let kept = if self.ours && std::fs::rename(&path, &aside).is_ok() {
+                format!(", kept as {}", aside.display())
+            } else {
+                String::new()
+            };
+            log::warn!("{}: {error}: no drain of before is known{kept}", path.display());
+            Saved::default()
+        })
+    }
+}
+
 /// Writes until it is dropped; then all is on disk.
 #[derive(Debug)]
 pub(super) struct Store {
@@ -74,29 +127,20 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// Opens a state directory, made if it is missing. `wait`: another process has it, and will leave it.
+    /// Begins to write there.
     ///
     /// # Errors
-    /// It cannot be had: why.
-    pub(super) fn open(directory: &Path, wait: bool) -> Result<Self, String> {
+    /// It cannot be written to: why.
+    pub(super) fn open(place: Place) -> Result<Self, String> {
+        let Place { directory, lock, .. } = place;
         let failed = |error: io::Error| format!("{}: {error}", directory.display());
-        std::fs::create_dir_all(directory).map_err(failed)?;
-        let lock = File::open(directory).map_err(failed)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) if wait => {}
-            Err(std::fs::TryLockError::WouldBlock) => {
-                return Err(format!("{} is in use by another balancer", directory.display()));
-            }
-            Err(std::fs::TryLockError::Error(error)) => return Err(failed(error)),
-        }
         // Whether it may be written to shows now, not when the first lease is due.
         let probe = directory.join(format!("{NAME}.{}", std::process::id()));
         File::create(&probe).and_then(|_| std::fs::remove_file(&probe)).map_err(failed)?;
         let (jobs, received) = sync_channel(WAITING);
         let stop = Arc::new(AtomicBool::new(false));
         let body = {
-            let (directory, stop) = (directory.to_owned(), Arc::clone(&stop));
+            let (directory, stop) = (directory.clone(), Arc::clone(&stop));
             move || work(&lock, &directory, &received, &stop)
         };
         let thread = std::thread::Builder::new().name("leases".to_owned()).spawn(body).map_err(failed)?;
@@ -134,26 +178,6 @@ fn tell(done: Option<Done>, outcome: Result<(), String>) {
     }
 }
 
-/// What an earlier process has left in a state directory. A file that cannot be understood is kept aside and said.
-pub(super) fn load(directory: &Path) -> Saved {
-    let path = directory.join(NAME);
-    let text = match std::fs::read(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Saved::default(),
-        Err(error) => {
-            log::warn!("cannot read {}: {error}: no drain of before is known", path.display());
-            return Saved::default();
-        }
-    };
-    serde_json::from_slice(&text).unwrap_or_else(|error| {
-        let aside = path.with_extension("unreadable");
-        let kept = std::fs::rename(&path, &aside)
-            .map_or_else(|_| String::new(), |()| format!(", kept as {}", aside.display()));
-        log::warn!("{}: {error}: no drain of before is known{kept}", path.display());
-        Saved::default()
-    })
-}
-
 fn work(lock: &File, directory: &Path, jobs: &Receiver<Job>, stop: &AtomicBool) {
     while lock.try_lock().is_err() {
         if stop.load(Ordering::Relaxed) {
@@ -178,4 +202,23 @@ fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     file.sync_all()?;
     std::fs::rename(&new, path)?;
     path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_not_understood_is_moved_by_its_owner_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join(NAME);
+        std::fs::write(&file, "of another version").unwrap();
+        let owner = Place::take(directory.path(), false).unwrap();
+        assert!(Place::take(directory.path(), false).unwrap_err().contains("in use by another balancer"));
+        let successor = Place::take(directory.path(), true).unwrap();
+        assert!(successor.load().drains.is_empty());
+        assert!(file.exists());
+        assert!(owner.load().drains.is_empty());
+        assert!(!file.exists() && file.with_extension("unreadable").exists());
+    }
 }

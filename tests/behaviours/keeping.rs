@@ -1,5 +1,7 @@
 //! What the state directory keeps: also what happens at a start, on disks that can do less, for one balancer at a time.
 
+use std::fs;
+
 use super::maintenance::{done, in_order, story, two, up};
 use crate::harness::{Backend, Balancer, Machine, PATIENCE, post, wait_until};
 
@@ -14,6 +16,11 @@ fn drill(balancer: &Balancer) {
 fn on_disk(balancer: &Balancer) -> String {
     let state = balancer.file().with_file_name("state");
     balancer.command(&["timeline", "--state", state.to_str().expect("a path")]).1
+}
+
+/// Waits until it is held out.
+fn drained(balancer: &Balancer) {
+    balancer.await_state("/services/web/backends/web-02/state", "drained");
 }
 
 #[test]
@@ -35,4 +42,29 @@ fn what_happens_at_a_start_is_on_disk_like_everything_else() {
     wait_until("the file has it", PATIENCE, || on_disk(&balancer).matches("starting -> drained").count() == 2);
     in_order(&story(&balancer), &[("drill", ""), ("lease_ended", ENDED), ("start", ""), ("drain", ""), ("start", "")]);
     balancer.stop();
+}
+
+#[test]
+fn a_second_balancer_takes_nothing_from_the_one_that_has_the_state_directory() {
+    let machine = Machine::shared();
+    let (a, b) = (Backend::echo(), Backend::echo());
+    let first = machine.start(two(&a, &b));
+    up(&first);
+    done(&first, &["drain", "web/web-02", "--for", "1h"]);
+    let state = first.file().with_file_name("state");
+    let second = || machine.start(two(&a, &b).process(&format!("state: {}", state.display())));
+    let other = second();
+    other.await_logged("is in use by another balancer");
+    up(&other);
+    other.stop();
+    // Nor does it put a file aside that it does not understand.
+    let leases = state.join("leases.json");
+    fs::write(&leases, "of another version").expect("writing");
+    let other = second();
+    up(&other);
+    assert_eq!(fs::read_to_string(&leases).expect("it is still there"), "of another version");
+    assert!(!state.join("leases.unreadable").exists());
+    other.stop();
+    drained(&first);
+    first.stop();
 }
