@@ -17,6 +17,9 @@ const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
 /// A shorter time would be over before anybody notices.
 const SHORTEST: Duration = Duration::from_secs(1);
 
+/// What to do where the state directory cannot be used.
+const REMEDY: &str = "make the directory writable, or name another one";
+
 /// Who wants to know what came of it.
 type Answer = oneshot::Sender<Outcome>;
 
@@ -33,19 +36,28 @@ impl Control {
         let Parts { config, timeline, fleet, .. } = &mut self.parts;
         let Some(directory) = &config.state else { return };
         // First, so that what comes of the leases is on disk, too.
-        let timeline = timeline.keep_in(directory, successor).map_err(|error| error.to_string());
-        // What another process has is none of this one's business.
+        let timeline = timeline.keep_in(directory, successor);
+        // Only what is this process's, or will be, is taken up.
         let store = Place::take(directory, successor).and_then(|place| {
             fleet.go_on(place.load());
             Store::open(place)
         });
-        let kept = store.and_then(|store| Ok((store, timeline?)));
-        match kept {
-            Ok((store, timeline)) => self.kept = Kept { store: Some(store), _timeline: Some(timeline) },
-            Err(why) => log::warn!(
+        match (&store, &timeline) {
+            (Ok(_), Ok(_)) => {}
+            (Err(why), Err(_)) => log::warn!(
                 "state: {why}: drains and the timeline are kept in memory, a restart forgets them; make the directory writable, or name another one"
             ),
+            (Err(why), Ok(_)) => {
+                let what = "drains are kept in memory, a restart forgets them";
+                log::warn!("state: {why}: {what}; {REMEDY}");
+            }
+            (Ok(_), Err(why)) => {
+                let what = "the timeline is kept in memory, a restart forgets it";
+                let remedy = if why.lacks_room() { "make room there for its 4 MiB" } else { REMEDY };
+                log::warn!("state: {why}: {what}; {remedy}");
+            }
         }
+        self.kept = Kept { store: store.ok(), _timeline: timeline.ok() };
         self.settle(None);
     }
 

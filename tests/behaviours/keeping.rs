@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::maintenance::{done, in_order, story, two, up};
-use crate::harness::{Backend, Balancer, Machine, PATIENCE, post, wait_until};
+use crate::harness::{Backend, Balancer, Disk, Machine, PATIENCE, post, wait_until};
 
 /// Holds web-02 out until this process ends, or until an hour is over.
 fn drill(balancer: &Balancer) {
@@ -67,4 +67,40 @@ fn a_second_balancer_takes_nothing_from_the_one_that_has_the_state_directory() {
     other.stop();
     drained(&first);
     first.stop();
+}
+
+#[test]
+fn without_room_for_the_timeline_drains_are_kept_all_the_same() {
+    let machine = Machine::shared();
+    let (a, b) = (Backend::echo(), Backend::echo());
+    let setup = two(&a, &b);
+    let disk = Disk::mount(setup.directory().join("disk"), 1 << 20);
+    let mut balancer = machine.start(setup.process(&format!("state: {}", disk.file("state").display())));
+    up(&balancer);
+    let said = done(&balancer, &["drain", "web/web-02", "--for", "1h"]);
+    assert!(!said.contains("would forget"), "{said}");
+    let line = balancer.log_line("state: ").expect("it says so");
+    assert!(line.contains("No space left") && line.contains("the timeline is kept in memory"), "{line}");
+    assert!(!line.contains("drains") && !line.contains("writable"), "what is lost, and the remedy: {line}");
+    balancer.die_and_start_again();
+    drained(&balancer);
+    balancer.stop();
+}
+
+#[test]
+fn a_file_system_that_cannot_allocate_keeps_everything() {
+    let machine = Machine::shared();
+    let (a, b) = (Backend::echo(), Backend::echo());
+    let setup = two(&a, &b);
+    let disk = Disk::without_fallocate(setup.directory().join("state"));
+    let mut balancer = machine.start(setup);
+    up(&balancer);
+    done(&balancer, &["drain", "web/web-02", "--for", "1h"]);
+    wait_until("the file has it", PATIENCE, || on_disk(&balancer).contains("up -> drained"));
+    assert_eq!(fs::metadata(disk.file("timeline")).expect("the file").len(), 4 << 20, "its room is taken");
+    balancer.die_and_start_again();
+    drained(&balancer);
+    in_order(&story(&balancer), &[("start", ""), ("drain", "web-02"), ("start", "")]);
+    assert_eq!(balancer.logged("kept in memory"), 0);
+    balancer.stop();
 }

@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
 use super::{EVENTS, Event};
@@ -50,10 +51,25 @@ impl Ring {
 
     /// Allocates it, and reads what is there, oldest first. The next record follows the last one.
     pub(super) fn load(&mut self) -> io::Result<Vec<Event>> {
-        fallocate(&self.file, FallocateFlags::empty(), 0, SIZE)?;
+        match fallocate(&self.file, FallocateFlags::empty(), 0, SIZE) {
+            // NFSv3 and 9p cannot.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.fill()?,
+            outcome => outcome?,
+        }
         let records = read_all(&self.file)?;
         self.next = records.last().map_or(0, |(number, _)| number + 1);
         Ok(records.into_iter().map(|(_, event)| event).collect())
+    }
+
+    /// Takes the room by writing zeros where there is nothing yet.
+    fn fill(&self) -> io::Result<()> {
+        let mut place = self.file.metadata()?.len();
+        while place < SIZE {
+            let missing = (SIZE - place).min(RECORD as u64);
+            self.file.write_all_at(&[0; RECORD][..missing as usize], place)?;
+            place += missing;
+        }
+        Ok(())
     }
 
     /// Writes one event in place of the oldest.

@@ -36,6 +36,15 @@ pub enum Unrecorded {
     InUse(PathBuf),
 }
 
+impl Unrecorded {
+    /// Whether the disk has no room for the file.
+    pub fn lacks_room(&self) -> bool {
+        let full =
+            |error: &io::Error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        matches!(self, Self::System { error, .. } if full(error))
+    }
+}
+
 /// Writes until it is dropped; then what was recorded before is on disk.
 #[derive(Debug)]
 pub struct Writer {

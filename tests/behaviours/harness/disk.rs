@@ -1,5 +1,6 @@
 //! A disk that is soon full: a file system in memory. Needs root.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
@@ -15,19 +16,18 @@ pub(crate) struct Disk {
 impl Disk {
     /// Makes the directory `place` and mounts a file system of so many bytes there.
     pub(crate) fn mount(place: PathBuf, bytes: usize) -> Self {
+        Self::of("tmpfs", &format!("size={bytes}"), place)
+    }
+
+    /// Makes the directory `place` and mounts a file system there that knows no fallocate(2), as NFSv3 and 9p do not.
+    pub(crate) fn without_fallocate(place: PathBuf) -> Self {
+        Self::of("ramfs", "mode=755", place)
+    }
+
+    fn of(kind: &str, options: &str, place: PathBuf) -> Self {
         fs::create_dir(&place).expect("a directory to mount on");
-        let size = format!("size={bytes}");
-        run(
-            "mount",
-            &[
-                "-t".as_ref(),
-                "tmpfs".as_ref(),
-                "-o".as_ref(),
-                size.as_ref(),
-                "balancer-test".as_ref(),
-                place.as_os_str(),
-            ],
-        );
+        let arguments = ["-t", kind, "-o", options, "balancer-test"].map(OsStr::new);
+        run("mount", &[&arguments[..], &[place.as_os_str()]].concat());
         Self { place }
     }
 
