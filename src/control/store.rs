@@ -5,9 +5,9 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -21,8 +21,10 @@ use crate::observe::condition::Drain;
 const NAME: &str = "leases.json";
 /// How often it is tried whether another process has left the directory.
 const RETRY: Duration = Duration::from_millis(20);
-/// Writes that may wait.
+/// Those who may wait for a write.
 const WAITING: usize = 64;
+/// What could not be written is tried again after this time.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// All that is kept.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -62,8 +64,6 @@ pub(super) struct SavedOrphan {
 
 /// Who wants to know whether it was written.
 pub(super) type Done = Box<dyn FnOnce(Result<(), String>) + Send>;
-
-type Job = (Vec<u8>, Option<Done>);
 
 /// A state directory in this process's hands, or about to be.
 #[derive(Debug)]
@@ -118,10 +118,14 @@ impl Place {
     }
 }
 
+/// What is to be written next: the newest alone, until it is on disk.
+type Newest = Mutex<Option<Vec<u8>>>;
+
 /// Writes until it is dropped; then all is on disk.
 #[derive(Debug)]
 pub(super) struct Store {
-    jobs: Option<SyncSender<Job>>,
+    newest: Arc<Newest>,
+    jobs: Option<SyncSender<Option<Done>>>,
     thread: Option<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
 }
@@ -138,25 +142,25 @@ impl Store {
         let probe = directory.join(format!("{NAME}.{}", std::process::id()));
         File::create(&probe).and_then(|_| std::fs::remove_file(&probe)).map_err(failed)?;
         let (jobs, received) = sync_channel(WAITING);
-        let stop = Arc::new(AtomicBool::new(false));
+        let (newest, stop) = (Arc::new(Newest::default()), Arc::new(AtomicBool::new(false)));
         let body = {
-            let (directory, stop) = (directory.clone(), Arc::clone(&stop));
-            move || work(&lock, &directory, &received, &stop)
+            let (directory, newest, stop) = (directory.clone(), Arc::clone(&newest), Arc::clone(&stop));
+            move || work(&lock, &directory, &newest, &received, &stop)
         };
         let thread = std::thread::Builder::new().name("leases".to_owned()).spawn(body).map_err(failed)?;
-        Ok(Self { jobs: Some(jobs), thread: Some(thread), stop })
+        Ok(Self { newest, jobs: Some(jobs), thread: Some(thread), stop })
     }
 
-    /// Has it written. `done` is told, also if that fails; never waits.
+    /// Has it written. `done` is told, also if that fails, in which case it is tried again; never waits.
     pub(super) fn save(&self, saved: &Saved, done: Option<Done>) {
-        let job = match serde_json::to_vec_pretty(saved) {
-            Ok(text) => (text, done),
+        match serde_json::to_vec_pretty(saved) {
+            Ok(text) => *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(text),
             Err(error) => return tell(done, Err(error.to_string())),
-        };
+        }
         let Some(jobs) = &self.jobs else { return };
-        if let Err(error) = jobs.try_send(job) {
+        if let Err(error) = jobs.try_send(done) {
             use std::sync::mpsc::TrySendError::{Disconnected, Full};
-            let (Full((_, done)) | Disconnected((_, done))) = error;
+            let (Full(done) | Disconnected(done)) = error;
             tell(done, Err("the disk does not answer".to_owned()));
         }
     }
@@ -178,19 +182,36 @@ fn tell(done: Option<Done>, outcome: Result<(), String>) {
     }
 }
 
-fn work(lock: &File, directory: &Path, jobs: &Receiver<Job>, stop: &AtomicBool) {
+fn work(lock: &File, directory: &Path, newest: &Newest, jobs: &Receiver<Option<Done>>, stop: &AtomicBool) {
     while lock.try_lock().is_err() {
         if stop.load(Ordering::Relaxed) {
             return;
         }
         std::thread::sleep(RETRY);
     }
-    for (text, done) in jobs {
-        let outcome = replace(&directory.join(NAME), &text);
-        if let Err(error) = &outcome {
-            log::warn!("cannot write {}: {error}: a restart would forget drains and orphans", directory.display());
+    let newest = || newest.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut outcome: Result<(), String> = Ok(());
+    let mut more = true;
+    while more {
+        let patience = if outcome.is_ok() { Duration::MAX } else { AGAIN };
+        let job = jobs.recv_timeout(patience);
+        more = !matches!(job, Err(RecvTimeoutError::Disconnected));
+        let text = newest().take();
+        if let Some(text) = text {
+            let written = replace(&directory.join(NAME), &text).map_err(|error| error.to_string());
+            if let Err(error) = &written {
+                // Once, until it has succeeded.
+                if outcome.is_ok() {
+                    log::warn!(
+                        "cannot write {}: {error}: a restart would forget drains and orphans",
+                        directory.display()
+                    );
+                }
+                newest().get_or_insert(text);
+            }
+            outcome = written;
         }
-        tell(done, outcome.map_err(|error| error.to_string()));
+        tell(job.ok().flatten(), outcome.clone());
     }
 }
 

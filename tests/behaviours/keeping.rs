@@ -104,3 +104,24 @@ fn a_file_system_that_cannot_allocate_keeps_everything() {
     assert_eq!(balancer.logged("kept in memory"), 0);
     balancer.stop();
 }
+
+#[test]
+fn what_could_not_be_written_is_written_when_the_disk_takes_it_again() {
+    let machine = Machine::shared();
+    let (a, b) = (Backend::echo(), Backend::echo());
+    let mut balancer = machine.start(two(&a, &b));
+    up(&balancer);
+    let state = balancer.file().with_file_name("state");
+    // Where a directory stands, no file can be made.
+    let stone = state.join("leases.new");
+    fs::create_dir(&stone).expect("a directory");
+    let said = done(&balancer, &["drain", "web/web-02", "--for", "1h"]);
+    assert!(said.contains("a restart would forget it"), "{said}");
+    fs::remove_dir(&stone).expect("removing");
+    let leases = || fs::read_to_string(state.join("leases.json")).unwrap_or_default();
+    wait_until("it is written", PATIENCE, || leases().contains("web-02"));
+    assert_eq!(balancer.logged("a restart would forget drains and orphans"), 1);
+    balancer.die_and_start_again();
+    drained(&balancer);
+    balancer.stop();
+}
