@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -16,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::probe::Target;
 use crate::observe::condition::Drain;
+use crate::observe::writing::Writing;
 
 /// The file's name in the state directory.
 const NAME: &str = "leases.json";
@@ -121,12 +121,12 @@ impl Place {
 /// What is to be written next: the newest alone, until it is on disk.
 type Newest = Mutex<Option<Vec<u8>>>;
 
-/// Writes until it is dropped; then all is on disk.
+/// Writes until it is dropped; then all is on disk, unless that hangs.
 #[derive(Debug)]
 pub(super) struct Store {
     newest: Arc<Newest>,
     jobs: Option<SyncSender<Option<Done>>>,
-    thread: Option<JoinHandle<()>>,
+    thread: Writing,
     stop: Arc<AtomicBool>,
 }
 
@@ -147,8 +147,8 @@ impl Store {
             let (directory, newest, stop) = (directory.clone(), Arc::clone(&newest), Arc::clone(&stop));
             move || work(&lock, &directory, &newest, &received, &stop)
         };
-        let thread = std::thread::Builder::new().name("leases".to_owned()).spawn(body).map_err(failed)?;
-        Ok(Self { newest, jobs: Some(jobs), thread: Some(thread), stop })
+        let thread = Writing::start("leases", body).map_err(failed)?;
+        Ok(Self { newest, jobs: Some(jobs), thread, stop })
     }
 
     /// Has it written. `done` is told, also if that fails, in which case it is tried again; never waits.
@@ -170,9 +170,7 @@ impl Drop for Store {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         drop(self.jobs.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        self.thread.end("the last drains and orphans");
     }
 }
 

@@ -62,7 +62,6 @@ impl Control {
             Err(why) => return self.not_upgraded(&by, answer, why),
         };
         self.record(Kind::Upgrade, Some(&by), format!("process {pid} takes over"));
-        self.leave_state();
         let Parts { listeners, commanders, sessions, .. } = &mut self.parts;
         if let Err(error) = listeners.hand_over(commanders) {
             log::error!("a worker goes on accepting clients: {error}");
@@ -79,6 +78,8 @@ impl Control {
         if let Some(answer) = answer {
             let _ = answer.send(Ok(pid));
         }
+        // Last, because a disk can be slow.
+        self.leave_state();
     }
 
     fn not_upgraded(&self, by: &str, answer: Answer, why: String) {

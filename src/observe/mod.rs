@@ -6,3 +6,4 @@ pub mod counters;
 pub mod redundancy;
 pub mod running;
 pub mod timeline;
+pub(crate) mod writing;

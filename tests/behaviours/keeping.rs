@@ -2,8 +2,10 @@
 
 use std::fs;
 
+use rustix::process::Signal;
+
 use super::maintenance::{done, in_order, story, two, up};
-use crate::harness::{Backend, Balancer, Disk, Machine, PATIENCE, post, wait_until};
+use crate::harness::{Backend, Balancer, Disk, Machine, PATIENCE, connect, exchange, post, wait_until};
 
 /// Holds web-02 out until this process ends, or until an hour is over.
 fn drill(balancer: &Balancer) {
@@ -124,4 +126,30 @@ fn what_could_not_be_written_is_written_when_the_disk_takes_it_again() {
     balancer.die_and_start_again();
     drained(&balancer);
     balancer.stop();
+}
+
+#[test]
+fn a_disk_that_hangs_holds_up_neither_an_upgrade_nor_a_stop() {
+    let machine = Machine::alone();
+    let (a, b) = (Backend::echo(), Backend::echo());
+    let mut balancer = machine.start(two(&a, &b));
+    up(&balancer);
+    let address = balancer.address();
+    let client = connect(address);
+    exchange(&client);
+    let hangs = |balancer: &Balancer| ["leases", "timeline"].map(|thread| balancer.process().hold(thread));
+    let held = hangs(&balancer);
+    let before = balancer.upgrade();
+    let sessions = balancer.number("/services/web/total");
+    (0..40).for_each(|_| exchange(&connect(address)));
+    assert_eq!(balancer.number("/services/web/total") - sessions, 40, "the process before takes clients still");
+    exchange(&client);
+    drop((client, held));
+    wait_until("the process before has ended", PATIENCE, || !before.is_alive());
+    up(&balancer);
+    balancer.await_no_session();
+    let _held = hangs(&balancer);
+    let process = balancer.process();
+    process.signal(Signal::TERM);
+    wait_until("it has ended", PATIENCE, || !process.is_alive());
 }

@@ -23,20 +23,16 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
-use std::thread;
-use std::time::Duration;
+use std::sync::mpsc::{self, SyncSender, TrySendError};
 
 use arc_swap::ArcSwapOption;
 use thiserror::Error;
 
 pub use self::record::{End, Record};
+use super::writing::Writing;
 
 /// Records that may wait for the writer; about 1.5 MB.
 const QUEUE: usize = 16 << 10;
-
-/// How long the end of the process waits for the last lines: a reader of standard error that reads no more must not hold it.
-const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// Where the lines go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -153,7 +149,7 @@ pub struct Handle {
 #[derive(Debug)]
 pub struct Writer {
     handle: Handle,
-    ended: Receiver<()>,
+    thread: Writing,
 }
 
 #[derive(Debug, Default)]
@@ -184,19 +180,14 @@ fn open_with(target: Target, file: File, room: usize) -> Result<(Handle, Writer)
     let (queue, records) = mpsc::sync_channel(room);
     let shared = Arc::new(Shared::default());
     let handle = Handle { queue, shared: Arc::clone(&shared) };
-    let (end, ended) = mpsc::sync_channel(1);
     let name = target.to_string();
-    let body = move || {
-        // Dropped however the thread ends, and with that the owner wakes.
-        let _end = end;
-        writer::run(target, file, &records, &shared);
-    };
-    thread::Builder::new().name("access-log".into()).spawn(body).map_err(|error| OpenError {
+    let body = move || writer::run(target, file, &records, &shared);
+    let thread = Writing::start("access-log", body).map_err(|error| OpenError {
         target: name,
         error,
         hint: "; the limit of threads may be too low",
     })?;
-    Ok((handle.clone(), Writer { handle, ended }))
+    Ok((handle.clone(), Writer { handle, thread }))
 }
 
 impl Handle {
@@ -232,8 +223,6 @@ impl Drop for Writer {
     fn drop(&mut self) {
         self.handle.shared.stop.store(true, Ordering::Release);
         self.handle.wake();
-        if self.ended.recv_timeout(LAST_LINES) == Err(RecvTimeoutError::Timeout) {
-            log::warn!("the access log's last lines could not be written in time");
-        }
+        self.thread.end("the access log's last lines");
     }
 }

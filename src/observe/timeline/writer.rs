@@ -5,14 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
-use super::Event;
-use super::Timeline;
 use super::file::Ring;
+use super::{Event, Timeline};
+use crate::observe::writing::Writing;
 
 /// How often it is tried whether another process has left the file.
 const RETRY: Duration = Duration::from_millis(20);
@@ -45,11 +44,11 @@ impl Unrecorded {
     }
 }
 
-/// Writes until it is dropped; then what was recorded before is on disk.
+/// Writes until it is dropped; then what was recorded before is on disk, unless that hangs.
 #[derive(Debug)]
 pub struct Writer {
     timeline: Arc<Timeline>,
-    thread: Option<JoinHandle<()>>,
+    thread: Writing,
     stop: Arc<AtomicBool>,
 }
 
@@ -78,8 +77,8 @@ impl Writer {
                 write(&mut ring, &events, &directory);
             }
         };
-        let thread = std::thread::Builder::new().name("timeline".to_owned()).spawn(body).map_err(failed)?;
-        Ok(Self { timeline, thread: Some(thread), stop })
+        let thread = Writing::start("timeline", body).map_err(failed)?;
+        Ok(Self { timeline, thread, stop })
     }
 }
 
@@ -88,9 +87,7 @@ impl Drop for Writer {
         self.stop.store(true, Ordering::Relaxed);
         // The channel's end is the thread's, once it has written what waits.
         self.timeline.let_go();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        self.thread.end("the timeline's last events");
     }
 }
 
