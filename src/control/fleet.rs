@@ -45,6 +45,8 @@ pub struct Fleet {
     rewatch: bool,
     /// Something has changed that is to outlive the process.
     unsaved: bool,
+    /// Another process goes on with leases and removed backends.
+    handed_over: bool,
     timeline: Arc<Timeline>,
 }
 
@@ -63,6 +65,7 @@ impl Fleet {
             outside_changed: false,
             rewatch: false,
             unsaved: false,
+            handed_over: false,
             timeline,
         };
         fleet.apply(config, Instant::now());
@@ -216,6 +219,12 @@ impl Fleet {
             (self.outside_changed, self.unsaved, self.rewatch) = (true, true, true);
         }
         self.publish_changes()
+    }
+
+    /// Leaves leases and removed backends to another process: what is left here are the sessions that are to be closed.
+    pub(super) fn hand_over(&mut self) {
+        self.handed_over = true;
+        self.outside = Outside::default();
     }
 
     /// Forgets what a reload removed and what has no session any more; `may_come`: clients of this service may still arrive.

@@ -62,10 +62,11 @@ impl Control {
             Err(why) => return self.not_upgraded(&by, answer, why),
         };
         self.record(Kind::Upgrade, Some(&by), format!("process {pid} takes over"));
-        let Parts { listeners, commanders, sessions, .. } = &mut self.parts;
+        let Parts { listeners, commanders, sessions, fleet, .. } = &mut self.parts;
         if let Err(error) = listeners.hand_over(commanders) {
             log::error!("a worker goes on accepting clients: {error}");
         }
+        fleet.hand_over();
         log::info!(
             "upgraded: process {pid} serves; {} sessions stay here until they end, however long they last",
             sessions.taken()

@@ -1,11 +1,14 @@
 //! What the state directory keeps: also what happens at a start, on disks that can do less, for one balancer at a time.
 
 use std::fs;
+use std::time::Duration;
 
 use rustix::process::Signal;
 
 use super::maintenance::{done, in_order, story, two, up};
-use crate::harness::{Backend, Balancer, Disk, Machine, PATIENCE, connect, exchange, post, wait_until};
+use crate::harness::{
+    Backend, Balancer, Disk, Machine, PATIENCE, admitted, assert_ends_with_reset, connect, exchange, post, wait_until,
+};
 
 /// Holds web-02 out until this process ends, or until an hour is over.
 fn drill(balancer: &Balancer) {
@@ -152,4 +155,31 @@ fn a_disk_that_hangs_holds_up_neither_an_upgrade_nor_a_stop() {
     let process = balancer.process();
     process.signal(Signal::TERM);
     wait_until("it has ended", PATIENCE, || !process.is_alive());
+}
+
+#[test]
+fn a_lease_ends_once_also_where_the_process_before_has_sessions_still() {
+    const AGAIN: &str = "drained -> starting: the maintenance by root is over";
+    let machine = Machine::shared();
+    let (a, b) = (Backend::named("a"), Backend::named("b"));
+    let mut balancer = machine.start(two(&a, &b));
+    up(&balancer);
+    let (mut stays, mut closed) = (Vec::new(), Vec::new());
+    for _ in 0..2 {
+        let (client, name) = admitted(balancer.address()).expect("served");
+        if name == "a" { &mut stays } else { &mut closed }.push(client);
+    }
+    done(&balancer, &["drain", "web/web-02", "--for", "3s", "--close-after", "2s"]);
+    let before = balancer.upgrade();
+    // What is due before is done by the process that has the session.
+    assert_eq!(closed.len(), 1);
+    closed.iter().for_each(assert_ends_with_reset);
+    up(&balancer);
+    // The process before has the same clock.
+    std::thread::sleep(Duration::from_millis(300));
+    stays.iter().for_each(exchange);
+    drop(stays);
+    wait_until("the process before has ended", PATIENCE, || !before.is_alive());
+    assert_eq!(balancer.logged(AGAIN), 1);
+    balancer.stop();
 }

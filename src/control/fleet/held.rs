@@ -108,7 +108,7 @@ impl Fleet {
         for service in &mut self.services {
             for watched in &mut service.backends {
                 if let Some(drain) = &mut watched.drain
-                    && let Some((at, spread)) = drain.close
+                    && let Some((at, spread)) = closing(drain)
                     && at <= now
                 {
                     drain.close = None;
@@ -187,7 +187,10 @@ impl Fleet {
     /// When [`Fleet::end_drains`] has something to do.
     pub(super) fn drains_due(&self) -> Option<Instant> {
         let due = |drain: &Drain| {
-            let close = drain.close.map(|(at, _)| instant(at));
+            let close = closing(drain).map(|(at, _)| instant(at));
+            if self.handed_over {
+                return close;
+            }
             let look = drain.abort.map(|_| self.looked + LOOK);
             let half = (!drain.reminded).then(|| instant(half_time(drain)));
             [Some(instant(drain.until)), close, look, half].into_iter().flatten().min()
@@ -198,6 +201,9 @@ impl Fleet {
 
     /// Reminds of drains, and ends those whose time is over, and drills that cost too much.
     pub(super) fn end_drains(&mut self, now: Instant) {
+        if self.handed_over {
+            return;
+        }
         self.looked = now;
         let today = Timestamp::now();
         let mut over = Vec::new();
@@ -366,6 +372,11 @@ impl Tracked {
         }
         Ok(())
     }
+}
+
+/// When open sessions are closed, and over what time: only while the backend is held out.
+fn closing(drain: &Drain) -> Option<(Timestamp, Duration)> {
+    drain.close.filter(|(at, _)| *at < drain.until)
 }
 
 fn half_time(drain: &Drain) -> Timestamp {
