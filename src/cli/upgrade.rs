@@ -8,9 +8,10 @@ use anyhow::Context;
 
 use super::client::Target;
 use crate::admin::UpgradeAnswer;
+use crate::control::UPGRADE_TAKES;
 
-/// The new process has half a minute to become ready.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Longer than the running process needs in any case to know how it went.
+const PATIENCE: Duration = Duration::from_secs(UPGRADE_TAKES.as_secs() + 10);
 
 /// Replace the running program by the one installed now, without losing a connection: the same as SIGUSR2, but says how it went
 #[derive(Debug, clap::Args)]

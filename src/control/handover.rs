@@ -39,8 +39,8 @@ const VARIABLE: &str = "BALANCER_HANDOVER";
 const DETACH: &str = "detach";
 /// and for the successor.
 const TAKE_OVER: &str = "take over";
-/// A successor must be ready by then.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// A successor must be ready by then, and it must serve so long after it was told to begin.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// A process that should end is killed then.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -240,27 +240,32 @@ pub(super) struct Successor {
     pub(super) admin: bool,
 }
 
+/// Told when a successor is to begin.
+pub(super) type Begins = oneshot::Receiver<()>;
+/// Told how it went.
+pub(super) type Went = oneshot::Receiver<Result<Successor, String>>;
+
 impl Successor {
-    /// Starts one, on a thread of its own because that takes its time; the channel tells how it went. Where nobody listens to
-    /// the channel any more by the time when it could begin, it does not.
-    pub(super) fn start(
-        invocation: &Invocation,
-        estate: Estate,
-        config: PathBuf,
-    ) -> io::Result<oneshot::Receiver<Result<Self, String>>> {
-        let (done, outcome) = oneshot::channel();
+    /// Starts one, on a thread of its own because that takes its time: a channel that is told when it is to begin, and one that is
+    /// told how it went. Where nobody listens to the first one any more by then, it does not begin.
+    pub(super) fn start(invocation: &Invocation, estate: Estate, config: PathBuf) -> io::Result<(Begins, Went)> {
+        let ((begin, begins), (done, went)) = (oneshot::channel(), oneshot::channel());
         let invocation = invocation.clone();
         thread::Builder::new().name("upgrade".to_owned()).spawn(move || {
             let begun = Self::prepare(&invocation, &estate, &config)
-                .and_then(|(channel, pid, admin)| Self::begin(&channel, pid, admin, !done.is_closed()));
+                .and_then(|(channel, pid, admin)| Self::begin(&channel, pid, admin, begin.send(()).is_ok()));
             let _ = done.send(begun);
         })?;
-        Ok(outcome)
+        Ok((begins, went))
     }
 
     fn prepare(invocation: &Invocation, estate: &Estate, config: &Path) -> Result<(Channel, u32, bool), String> {
+        let until = Instant::now() + PATIENCE;
         // The new process would find the same, but could only say it in the log.
         config::load(config).map_err(|report| format!("{report}\n{}", report.conclusion()))?;
+        if until <= Instant::now() {
+            return Err(format!("reading {} took more than {PATIENCE:?}", config.display()));
+        }
         let program = invocation.program.display();
         let (channel, other) = Channel::pair().map_err(|error| format!("cannot make a channel: {error}"))?;
         let mut command = Command::new(&invocation.program);
@@ -268,13 +273,13 @@ impl Successor {
         let mut child = command.spawn().map_err(|error| format!("cannot start {program}: {error}"))?;
         // Its end of the channel must be in nobody else's hands, or its death would not be heard of.
         drop(command);
-        let hello = hear(&channel, PATIENCE);
+        let hello = hear(&channel, left(until));
         let detached = end(&mut child);
         let Ok(Some((Message::Hello { pid }, _))) = hello else {
             let status = detached.map_or_else(|error| error.to_string(), |status| status.to_string());
             return Err(format!("{program} ended before it was ready ({status}): what it said is in the log"));
         };
-        match Self::wait(&channel, estate) {
+        match Self::wait(&channel, estate, until) {
             Ok(admin) => Ok((channel, pid, admin)),
             Err(why) => {
                 dismiss(&channel, pid);
@@ -284,9 +289,9 @@ impl Successor {
     }
 
     /// Until it is ready: whether it has taken the admin socket; else why it cannot.
-    fn wait(channel: &Channel, estate: &Estate) -> Result<bool, String> {
+    fn wait(channel: &Channel, estate: &Estate, until: Instant) -> Result<bool, String> {
         estate.send(channel).map_err(|error| format!("the sockets cannot be handed over: {error}"))?;
-        match hear(channel, PATIENCE) {
+        match hear(channel, left(until)) {
             Ok(Some((Message::Ready { admin }, _))) => Ok(admin),
             Ok(Some((Message::Failed { why }, _))) => Err(why),
             Ok(Some(_)) => Err("it says what nobody expects: is it another program?".to_owned()),
@@ -313,6 +318,11 @@ impl Successor {
         dismiss(channel, pid);
         Err(why)
     }
+}
+
+/// The time that is left; never none, which would be endless for a socket.
+fn left(until: Instant) -> Duration {
+    until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
 }
 
 /// Ends a successor that is not to serve: by a word, because its death must not be taken for this process's; then by force.

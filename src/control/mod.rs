@@ -33,6 +33,7 @@ pub use self::reload::open_access_log;
 use self::reload::{Ask, Reader};
 use self::signals::Asked;
 pub use self::signals::Signals;
+pub use self::upgrade::UPGRADE_TAKES;
 use self::upgrade::Upgrading;
 use crate::config::{self, Config};
 use crate::link::{Command, Commander, Deaf, Order, Report};

@@ -1,8 +1,11 @@
 //! Replacing the running program: a successor is started, gets every listening socket, and takes over once it is ready.
 
-use tokio::sync::oneshot;
+use std::time::Duration;
 
-use super::handover::{Estate, Successor};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+
+use super::handover::{Begins, Estate, PATIENCE, Successor, Went};
 use super::{Control, Parts, State};
 use crate::link::Command;
 use crate::observe::timeline::Kind;
@@ -10,20 +13,50 @@ use crate::observe::timeline::Kind;
 /// Who wants to know how it went; nobody does after a signal.
 type Answer = Option<oneshot::Sender<Result<u32, String>>>;
 
+/// Where nothing was heard of a successor by then, starting it hangs.
+const HANGS: Duration = Duration::from_secs(PATIENCE.as_secs() + 5);
+/// How an upgrade went is known by then.
+pub const UPGRADE_TAKES: Duration = Duration::from_secs(HANGS.as_secs() + PATIENCE.as_secs() + 5);
+
 /// An upgrade under way.
 #[derive(Debug)]
 pub(super) struct Upgrading {
     by: String,
-    outcome: oneshot::Receiver<Result<Successor, String>>,
+    coming: Coming,
     answer: Answer,
+}
+
+/// A successor on its way.
+#[derive(Debug)]
+pub(super) struct Coming {
+    begins: Begins,
+    went: Went,
+    until: Instant,
+}
+
+impl Coming {
+    /// How it went. Dropping the future loses nothing.
+    pub(super) async fn next(&mut self) -> Result<Successor, String> {
+        loop {
+            if let Ok(outcome) = timeout_at(self.until, &mut self.went).await {
+                return outcome.unwrap_or_else(|_| Err("starting the new process broke off: see the log".to_owned()));
+            }
+            // From here on it cannot begin any more. If it has, it is known soon whether it serves.
+            self.begins.close();
+            if self.begins.try_recv().is_err() {
+                return Err(format!(
+                    "the new process could not be started within {HANGS:?}: is the configuration a file, and do its disk and the program's answer?"
+                ));
+            }
+            self.until += UPGRADE_TAKES;
+        }
+    }
 }
 
 /// How the upgrade under way went, if there is one.
 pub(super) async fn next(upgrading: &mut Option<Upgrading>) -> Result<Successor, String> {
     match upgrading {
-        Some(Upgrading { outcome, .. }) => {
-            outcome.await.unwrap_or_else(|_| Err("starting the new process broke off: see the log".to_owned()))
-        }
+        Some(Upgrading { coming, .. }) => coming.next().await,
         None => std::future::pending().await,
     }
 }
@@ -40,18 +73,19 @@ impl Control {
             Some(config) => self.begin(config).map_err(|error| format!("cannot begin: {error}")),
         };
         match begun {
-            Ok(outcome) => {
+            Ok(coming) => {
                 log::info!("upgrade: starting a new process");
-                self.upgrading = Some(Upgrading { by, outcome, answer });
+                self.upgrading = Some(Upgrading { by, coming, answer });
             }
             Err(why) => self.not_upgraded(&by, answer, why),
         }
     }
 
-    fn begin(&self, config: std::path::PathBuf) -> std::io::Result<oneshot::Receiver<Result<Successor, String>>> {
+    fn begin(&self, config: std::path::PathBuf) -> std::io::Result<Coming> {
         let Parts { administration, listeners, invocation, .. } = &self.parts;
         let estate = Estate { listeners: listeners.lend(), ..administration.duplicate()? };
-        Successor::start(invocation, estate, config)
+        let (begins, went) = Successor::start(invocation, estate, config)?;
+        Ok(Coming { begins, went, until: Instant::now() + HANGS })
     }
 
     /// A successor serves, or there is none.
@@ -96,5 +130,35 @@ impl Control {
         if self.state == State::HandedOver && !self.parts.fleet.is_starting() {
             self.prober.keep(|_| false);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One that is due now, and the thread's ends of its channels.
+    fn due() -> (Coming, oneshot::Sender<()>, oneshot::Sender<Result<Successor, String>>) {
+        let ((begin, begins), (done, went)) = (oneshot::channel(), oneshot::channel());
+        (Coming { begins, went, until: Instant::now() }, begin, done)
+    }
+
+    #[tokio::test]
+    async fn a_start_that_hangs_is_given_up_and_cannot_begin_any_more() {
+        let (mut coming, begin, _done) = due();
+        let why = coming.next().await.unwrap_err();
+        assert!(why.contains("could not be started within 35s"), "{why}");
+        assert!(begin.send(()).is_err());
+    }
+
+    #[tokio::test]
+    async fn one_that_has_begun_is_waited_for() {
+        let (mut coming, begin, done) = due();
+        begin.send(()).unwrap();
+        let soon = Duration::from_millis(20);
+        assert!(tokio::time::timeout(soon, coming.next()).await.is_err());
+        assert!(tokio::time::timeout(soon, coming.next()).await.is_err(), "also where the wait was broken off");
+        done.send(Ok(Successor { pid: 7, admin: true })).unwrap();
+        assert_eq!(coming.next().await.unwrap().pid, 7);
     }
 }
