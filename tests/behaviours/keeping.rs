@@ -4,10 +4,12 @@ use std::fs;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use serde_json::Value;
 
-use super::maintenance::{done, in_order, story, two, up};
+use super::maintenance::{PROBED, done, in_order, story, two, up};
 use crate::harness::{
-    Backend, Balancer, Disk, Machine, PATIENCE, admitted, assert_ends_with_reset, connect, exchange, post, wait_until,
+    Backend, Balancer, Disk, Machine, PATIENCE, Port, Setup, admitted, assert_ends_with_reset, connect, exchange,
+    free_port, post, wait_until,
 };
 
 /// Holds web-02 out until this process ends, or until an hour is over.
@@ -26,6 +28,13 @@ fn on_disk(balancer: &Balancer) -> String {
 /// Waits until it is held out.
 fn drained(balancer: &Balancer) {
     balancer.await_state("/services/web/backends/web-02/state", "drained");
+}
+
+/// The names of the removed backends that are watched, oldest first.
+fn orphans(balancer: &Balancer) -> Vec<String> {
+    let status: Value = serde_json::from_str(&balancer.get("/v1/status")).expect("JSON");
+    let orphans = status["orphans"].as_array().expect("orphans").iter();
+    orphans.map(|orphan| orphan["backend"].as_str().unwrap_or_default().to_owned()).collect()
 }
 
 #[test]
@@ -181,5 +190,29 @@ fn a_lease_ends_once_also_where_the_process_before_has_sessions_still() {
     drop(stays);
     wait_until("the process before has ended", PATIENCE, || !before.is_alive());
     assert_eq!(balancer.logged(AGAIN), 1);
+    balancer.stop();
+}
+
+#[test]
+fn servers_removed_after_a_restart_are_watched_also_where_there_are_many_of_before() {
+    const MOST: usize = 64;
+    let machine = Machine::shared();
+    let a = Backend::echo();
+    let gone: Vec<_> = (0..=MOST).map(|_| Port::refusing()).collect();
+    let line = |number: usize| format!("      gone-{number}: \"{}\"\n", gone[number].address);
+    let setup = Setup::new().listen(format!("127.0.0.1:{}", free_port())).process("reload: { guard: 0% }");
+    let setup = setup.backend("web-01", a.address).setting(PROBED);
+    let setup = (0..=MOST).fold(setup, |setup, n| setup.backend(&format!("gone-{n}"), gone[n].address));
+    let mut balancer = machine.start(setup);
+    balancer.await_state("/services/web/backends/web-01/state", "up");
+    (0..MOST).for_each(|number| balancer.edit(&line(number), ""));
+    balancer.reload();
+    assert_eq!(orphans(&balancer).len(), MOST);
+    balancer.die_and_start_again();
+    assert_eq!(orphans(&balancer).len(), MOST);
+    balancer.edit(&line(MOST), "");
+    balancer.reload();
+    let orphans = orphans(&balancer);
+    assert_eq!((orphans.len(), orphans.last().map(String::as_str)), (MOST, Some("gone-64")), "{orphans:?}");
     balancer.stop();
 }

@@ -246,7 +246,7 @@ impl Fleet {
 
     /// Watches removed backends on, unless another one of the configuration stands at their address; and no longer those that are back.
     pub(super) fn look_after(&mut self, removed: Vec<(Arc<str>, Watched)>, generation: u64) {
-        let mut more = 0;
+        let (reload, mut more) = (Timestamp::now(), 0);
         for (service, watched) in removed {
             if let Some(drain) = &watched.drain {
                 let text = format!("backend {} was held out by {}, and is removed", watched.backend.name, drain.by);
@@ -256,8 +256,8 @@ impl Fleet {
             if self.serves_at(watched.backend.address) {
                 continue;
             }
-            if self.outside.has_room_for(generation) {
-                self.outside.adopt(&service, watched, generation, &self.timeline);
+            if self.outside.has_room_for(reload) {
+                self.outside.adopt(&service, watched, (reload, generation), &self.timeline);
                 (self.outside_changed, self.unsaved) = (true, true);
             } else {
                 more += 1;

@@ -39,25 +39,30 @@ impl Outside {
     /// Orphans watched at once; one of an earlier reload gives way.
     pub(super) const MOST: usize = 64;
 
-    /// Whether one more of this reload can be watched.
-    pub(super) fn has_room_for(&self, generation: u64) -> bool {
-        self.0.len() < Self::MOST || self.0.first().is_some_and(|oldest| oldest.shown.generation < generation)
+    /// Whether one more of the reload of this time can be watched. Generations begin anew in each process, times do not.
+    pub(super) fn has_room_for(&self, reload: Timestamp) -> bool {
+        self.0.len() < Self::MOST || self.0.first().is_some_and(|oldest| oldest.shown.removed != reload)
     }
 
-    /// Watches a removed backend on. One that was never probed cannot be.
-    pub(super) fn adopt(&mut self, service: &Arc<str>, removed: Watched, generation: u64, timeline: &Timeline) {
-        let Some(target) = removed.target else { return };
-        let now = Timestamp::now();
-        let condition = Condition::clone(&removed.backend.condition.load());
-        let state = removed.health.state();
+    /// Watches a backend on that a reload has removed. One that was never probed cannot be.
+    pub(super) fn adopt(
+        &mut self,
+        service: &Arc<str>,
+        gone: Watched,
+        (removed, generation): (Timestamp, u64),
+        timeline: &Timeline,
+    ) {
+        let Some(target) = gone.target else { return };
+        let condition = Condition::clone(&gone.backend.condition.load());
+        let state = gone.health.state();
         let shown = Orphaned {
             service: Arc::clone(service),
-            backend: Arc::clone(&removed.backend.name),
-            address: removed.backend.address,
+            backend: Arc::clone(&gone.backend.name),
+            address: gone.backend.address,
             condition: Condition { state, drain: None, ..condition },
-            removed: now,
+            removed,
             generation,
-            until: now.saturating_add(WATCHED).unwrap_or(Timestamp::MAX),
+            until: removed.saturating_add(WATCHED).unwrap_or(Timestamp::MAX),
         };
         let text = format!(
             "backend {} ({}) was removed by reload {generation}, {}: it is watched until {:.0}; `balancer forget {service}/{}` ends that",
@@ -69,7 +74,7 @@ impl Outside {
         );
         log::info!("{service}: {text}");
         timeline.record(Event::new(Kind::Orphan, text).of(service).with(&shown.backend));
-        self.push(Orphan { id: removed.id, target, shown, health: removed.health, line: Instant::now() + LINE });
+        self.push(Orphan { id: gone.id, target, shown, health: gone.health, line: Instant::now() + LINE });
     }
 
     /// Watches on what an earlier process has left.
@@ -184,10 +189,13 @@ mod tests {
     #[test]
     fn there_are_never_too_many_and_the_first_one_gives_way() {
         let mut outside = Outside::default();
-        (1..=70).for_each(|port| outside.restore(port.into(), saved(port, Timestamp::MAX)));
+        let before = Timestamp::now();
+        let saved = |port| SavedOrphan { removed: before, ..saved(port, Timestamp::MAX) };
+        (1..=70).for_each(|port| outside.restore(port.into(), saved(port)));
         let ports: Vec<_> = outside.0.iter().map(|orphan| orphan.shown.address.port()).collect();
         assert_eq!(ports, (7..=70).collect::<Vec<_>>());
-        assert!(!outside.has_room_for(2) && outside.has_room_for(3));
+        assert!(!outside.has_room_for(before), "those of one reload do not displace each other");
+        assert!(outside.has_room_for(before + Duration::from_secs(1)));
     }
 
     #[test]
