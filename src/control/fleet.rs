@@ -257,7 +257,8 @@ impl Fleet {
         let before = self.table.load();
         let services = self.services.iter_mut().map(|service| {
             let built = before.service(service.state.number);
-            match built.filter(|_| !std::mem::take(&mut service.changed)) {
+            let changed = std::mem::take(&mut service.changed);
+            match built.filter(|_| !changed) {
                 Some(built) => Arc::clone(built),
                 None => Arc::new(service.build(built.map(|built| &**built))),
             }
@@ -288,4 +289,25 @@ fn instant(at: Timestamp) -> Instant {
     let ahead = at.duration_since(Timestamp::now());
     // At most an hour, so that a clock that is set meanwhile is seen.
     Instant::now() + Duration::try_from(ahead).unwrap_or_default().min(Duration::from_secs(3600))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(services: &str) -> Config {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("balancer.yaml");
+        std::fs::write(&file, format!("services: {{ {services} }}")).unwrap();
+        config::load(&file).unwrap().config
+    }
+
+    #[test]
+    fn a_new_service_is_built_once() {
+        let mut fleet =
+            Fleet::new(&config("web: { listen: 127.0.0.1:0, backends: { a: 127.0.0.1:1 } }"), 2, Arc::default());
+        let edition = fleet.table.load().edition;
+        assert!(!fleet.keep_time(Instant::now()), "nothing has changed since");
+        assert_eq!(fleet.table.load().edition, edition);
+    }
 }
