@@ -2,6 +2,7 @@
 
 mod held;
 mod outside;
+mod telling;
 mod tracked;
 
 use std::collections::{HashMap, HashSet};
