@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::observe::condition::State;
+use crate::observe::condition::{Standing, State};
 use crate::observe::redundancy;
 use crate::table::{Backend, Service, Table};
 
@@ -42,17 +42,16 @@ pub(super) fn survivable(service: &Service) -> Option<usize> {
     redundancy::survivable(&limits, service.state.places.peak())
 }
 
-/// `ok`: all backends up and no session with a backup; `down`: nobody can serve; `degraded`: anything between.
+/// A service's state in a word.
 pub(super) fn state(service: &Service) -> &'static str {
-    if !all(service).any(|backend| is_up(backend)) {
-        "down"
-    } else if service.backends.iter().all(|backend| is_up(backend))
-        && service.backups.iter().all(|backup| backup.places.taken() == 0)
-    {
-        "ok"
-    } else {
-        "degraded"
-    }
+    let up = |backends: &[Arc<Backend>]| backends.iter().filter(|backend| is_up(backend)).count();
+    let standing = Standing {
+        backends: service.backends.len(),
+        up: up(&service.backends),
+        backups_up: up(&service.backups),
+        on_backups: service.backups.iter().any(|backup| backup.places.taken() > 0),
+    };
+    standing.label()
 }
 
 /// One line for each service that nobody can serve; empty where all is well.

@@ -195,6 +195,11 @@ impl Fleet {
         self.publish_changes()
     }
 
+    /// A backup of a service has got a session.
+    pub(super) fn on_backup(&mut self, service: &str) {
+        self.services.iter_mut().filter(|tracked| &*tracked.state.name == service).for_each(Tracked::follow);
+    }
+
     /// How many of all backends and backups are up.
     pub(super) fn up(&self) -> (usize, usize) {
         let all = || self.services.iter().flat_map(|service| &service.backends);
@@ -259,6 +264,9 @@ impl Fleet {
         let services = self.services.iter_mut().map(|service| {
             let built = before.service(service.state.number);
             let changed = std::mem::take(&mut service.changed);
+            if changed {
+                service.follow();
+            }
             match built.filter(|_| !changed) {
                 Some(built) => Arc::clone(built),
                 None => Arc::new(service.build(built.map(|built| &**built))),

@@ -266,7 +266,12 @@ impl Control {
                         let published = self.parts.fleet.failing(who, failures, &why, now());
                         self.spread(published);
                     }
-                    report => journal.note(report),
+                    report => {
+                        if let Report::Backup { service, .. } = &report {
+                            self.parts.fleet.on_backup(service);
+                        }
+                        journal.note(report);
+                    }
                 },
                 outcome = self.prober.next() => {
                     journal.note_probe(&outcome);

@@ -30,6 +30,30 @@ impl State {
     }
 }
 
+/// Who of a service can serve: what its state follows from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Its backends.
+    pub backends: usize,
+    /// Those of them that are up.
+    pub up: usize,
+    /// Backups that are up.
+    pub backups_up: usize,
+    /// Sessions are with a backup.
+    pub on_backups: bool,
+}
+
+impl Standing {
+    /// `ok`: all backends are up, and no session is with a backup; `down`: nobody can serve; `degraded`: anything between.
+    pub fn label(self) -> &'static str {
+        match self.up + self.backups_up {
+            0 => "down",
+            _ if self.up == self.backends && !self.on_backups => "ok",
+            _ => "degraded",
+        }
+    }
+}
+
 /// A backend's condition at one moment. The control plane replaces it as a whole; everybody may read it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Condition {
@@ -100,5 +124,20 @@ impl Condition {
     /// A backend's condition before its first probe, or for good where there is no probe and it is `up` at once.
     pub fn new(state: State, reason: &str) -> Self {
         Self { state, since: Timestamp::now(), reason: reason.to_owned(), probe: None, drain: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_is_ok_while_its_backends_serve_alone() {
+        let label = |backends, up, backups_up, on_backups| Standing { backends, up, backups_up, on_backups }.label();
+        assert_eq!(label(2, 2, 0, false), "ok");
+        assert_eq!(label(2, 2, 1, true), "degraded");
+        assert_eq!(label(2, 1, 0, false), "degraded");
+        assert_eq!(label(2, 0, 1, false), "degraded");
+        assert_eq!(label(2, 0, 0, true), "down");
     }
 }

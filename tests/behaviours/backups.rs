@@ -2,7 +2,9 @@
 
 use std::net::TcpStream;
 
-use crate::harness::{Backend, Balancer, Machine, Port, Setup, admitted, exchange, served_by};
+use serde_json::Value;
+
+use crate::harness::{Backend, Balancer, Machine, PATIENCE, Port, Setup, admitted, exchange, served_by, wait_until};
 
 /// Quick probes: up and down at once.
 const PROBED: &str = "health: { probe: tcp, interval: 100ms, timeout: 100ms, rise: 1, fall: 1 }";
@@ -107,6 +109,44 @@ fn a_service_is_ok_then_degraded_then_down_and_ok_again() {
     let _backup = Backend::named_on(x.listen(), "x");
     await_backend(&balancer, "x", "up");
     state("ok");
+    balancer.await_no_session();
+    balancer.stop();
+}
+
+#[test]
+fn the_timeline_says_of_a_service_what_the_status_says_while_backups_have_sessions() {
+    let machine = Machine::shared();
+    let (a, x) = (Port::refusing(), Backend::named("x"));
+    let setup = Setup::new().backend_with("a", a.address, "max_connections: 1").setting(PROBED);
+    let balancer = machine.start(setup.setting(&format!("backups: {{ x: \"{}\" }}", x.address)));
+    await_backend(&balancer, "a", "down");
+    await_backend(&balancer, "x", "up");
+    let told = || {
+        let json: Value = serde_json::from_str(&balancer.command(&["timeline", "--json"]).1).expect("JSON");
+        let events = json["events"].as_array().expect("events");
+        events.iter().rev().find_map(|event| event["state"].as_str()).unwrap_or_default().to_owned()
+    };
+    let agree = |state: &str| {
+        balancer.await_state("/services/web/state", state);
+        wait_until(&format!("the timeline has {state}"), PATIENCE, || told() == state);
+        let page = balancer.command(&["timeline", "--markdown"]).1;
+        assert!(page.contains(&format!("| {state} |")), "{page}");
+    };
+    let (held, names) = stay(&balancer, 1);
+    assert_eq!(names, ["x"]);
+    let _a = Backend::named_on(a.listen(), "a");
+    await_backend(&balancer, "a", "up");
+    balancer.await_logged("backend a (");
+    balancer.await_logged("down -> up");
+    assert_eq!(told(), "degraded", "a backup has a session still");
+    agree("degraded");
+    drop(held);
+    agree("ok");
+    // The surplus.
+    let (held, names) = stay(&balancer, 2);
+    assert_eq!(names, ["a", "x"]);
+    agree("degraded");
+    drop(held);
     balancer.await_no_session();
     balancer.stop();
 }

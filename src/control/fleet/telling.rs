@@ -1,13 +1,20 @@
 //! What is said of a service: a line for each change of a backend's state, and the service's own state.
 
+use std::time::{Duration, Instant};
+
 use super::State;
 use super::tracked::Tracked;
+use crate::observe::condition::Standing;
 use crate::observe::timeline::{Event, Kind};
 use crate::table::{Backend, Role};
 
+/// How often it is seen whether backups have sessions still.
+const LOOK: Duration = Duration::from_secs(5);
+
 impl Tracked {
     /// Who, from what to what, why, and what is left to serve.
-    pub(super) fn tell(&self, place: usize, from: State, reason: &str, kind: Kind, by: Option<&str>) {
+    pub(super) fn tell(&mut self, place: usize, from: State, reason: &str, kind: Kind, by: Option<&str>) {
+        let label = self.note();
         let watched = &self.backends[place];
         let Backend { name, address, .. } = &*watched.backend;
         let role = if watched.role == Role::Backup { "backup" } else { "backend" };
@@ -21,20 +28,39 @@ impl Tracked {
         };
         let text = format!("{role} {name} ({address}): {} -> {}: {reason}; {left}", from.label(), to.label());
         log::log!(level, "{service}: {text}");
-        let event = Event { by: by.map(Into::into), state: Some(self.label().to_owned()), ..Event::new(kind, text) };
+        let event = Event { by: by.map(Into::into), state: Some(label.to_owned()), ..Event::new(kind, text) };
         self.timeline.record(event.of(service).with(name));
     }
 
-    /// The service's state in a word.
-    fn label(&self) -> &'static str {
-        let up =
-            |role| self.backends.iter().filter(move |watched| watched.role == role && watched.state() == State::Up);
-        let primaries = self.backends.iter().filter(|watched| watched.role == Role::Primary).count();
-        match (up(Role::Primary).count(), up(Role::Backup).count()) {
-            (0, 0) => "down",
-            (up, _) if up == primaries => "ok",
-            _ => "degraded",
+    /// Tells the timeline of a state of the service that came without any backend's: sessions are with backups, or are not any
+    /// more, or a reload has changed who belongs to it.
+    pub(super) fn follow(&mut self) {
+        let before = self.told;
+        let state = self.note();
+        if before.is_some_and(|before| before != state) {
+            let text = format!(
+                "{state}: {}{}",
+                self.left(),
+                if self.look.is_some() { ", and backups have sessions" } else { "" }
+            );
+            let event = Event { state: Some(state.to_owned()), ..Event::new(Kind::State, text) };
+            self.timeline.record(event.of(&self.state.name));
         }
+    }
+
+    /// The service's state in a word, of which the timeline is told now.
+    fn note(&mut self) -> &'static str {
+        let of = |role| self.backends.iter().filter(move |watched| watched.role == role);
+        let up = |role| of(role).filter(|watched| watched.state() == State::Up).count();
+        let standing = Standing {
+            backends: of(Role::Primary).count(),
+            up: up(Role::Primary),
+            backups_up: up(Role::Backup),
+            on_backups: of(Role::Backup).any(|watched| watched.backend.places.taken() > 0),
+        };
+        let alone = standing.on_backups && standing.up == standing.backends;
+        self.look = alone.then(|| Instant::now() + LOOK);
+        self.told.insert(standing.label())
     }
 
     /// What is left to serve.

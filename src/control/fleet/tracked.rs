@@ -30,6 +30,10 @@ pub(super) struct Tracked {
     pub(super) leaving: Vec<Arc<Backend>>,
     /// Since the last table something has changed.
     pub(super) changed: bool,
+    /// The service's state as the timeline has it; `None`: it has none yet.
+    pub(super) told: Option<&'static str>,
+    /// When it is next seen whether sessions are with backups still, where nothing else is amiss.
+    pub(super) look: Option<Instant>,
     algorithm: Algorithm,
     settings: Settings,
     pub(super) try_all: bool,
@@ -64,6 +68,8 @@ impl Tracked {
             backends: Vec::new(),
             leaving,
             changed: true,
+            told: None,
+            look: None,
             algorithm: Algorithm::RoundRobin,
             settings: Settings::default(),
             try_all: false,
@@ -198,10 +204,13 @@ impl Tracked {
     pub(super) fn due(&self) -> Option<Instant> {
         let step = |&(since, done): &(Instant, u16)| since + self.slow_start * u32::from(done + 1) / u32::from(STEPS);
         let of = |watched: &Watched| watched.ramp.iter().map(step).chain(watched.health.deadline()).min();
-        self.backends.iter().filter_map(of).min()
+        self.backends.iter().filter_map(of).chain(self.look).min()
     }
 
     pub(super) fn keep_time(&mut self, now: Instant) {
+        if self.look.is_some_and(|look| look <= now) {
+            self.follow();
+        }
         for place in 0..self.backends.len() {
             let watched = &mut self.backends[place];
             if let Some((since, done)) = watched.ramp {
