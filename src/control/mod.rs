@@ -105,7 +105,7 @@ pub struct Parts {
     pub listeners: Listeners,
     /// The access log.
     pub access_log: Arc<access_log::Log>,
-    /// Who writes it. Dropped last of all: what the workers have recorded is written before the process ends.
+    /// Who writes it. In an orderly stop it is dropped when the workers have ended: what they have recorded is written.
     pub writer: Option<access_log::Writer>,
     /// One for each worker.
     pub commanders: Vec<Commander>,
