@@ -217,7 +217,11 @@ fn serve(program: Program, predecessor: Option<&Predecessor>, estate: Estate) ->
     }
     control.open(prepared)?;
     predecessor.into_iter().for_each(Predecessor::serving);
-    Ok(runtime.block_on(control.run())?)
+    let outcome = runtime.block_on(control.run());
+    if matches!(outcome, Err(control::Failure::Impatient(_))) {
+        control.abandon();
+    }
+    Ok(outcome?)
 }
 
 /// The administration interface in the control plane's hands.
@@ -245,6 +249,10 @@ impl control::Administration for Administration {
 
     fn retire(&mut self, inherited: bool) {
         self.0.retire(inherited);
+    }
+
+    fn leave(&mut self) {
+        self.0.leave();
     }
 }
 

@@ -82,8 +82,12 @@ impl Doors {
         next.serving.begin();
         let mut before = std::mem::replace(&mut self.open, next);
         before.serving.retire(before.place.socket == self.open.place.socket);
+        let end = move || {
+            let Open { serving, sockets: _until_then, .. } = before;
+            serving.finish();
+        };
         // It lasts until the last one is answered, who may be waiting for this to return.
-        let _ = std::thread::Builder::new().name("admin-end".to_owned()).spawn(move || drop(before));
+        let _ = std::thread::Builder::new().name("admin-end".to_owned()).spawn(end);
     }
 
     /// The sockets once more.
@@ -94,9 +98,14 @@ impl Doors {
         self.open.duplicate()
     }
 
-    /// Answers only those who have asked already; `inherited`: another process answers at the socket, which stays.
+    /// Answers only those who are connected already; `inherited`: another process answers at the socket, which stays.
     pub fn retire(&mut self, inherited: bool) {
         self.open.serving.retire(inherited);
+    }
+
+    /// Removes the socket and accepts nobody any more; waits for nobody.
+    pub fn leave(&mut self) {
+        self.open.serving.leave();
     }
 }
 

@@ -32,7 +32,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 pub use self::doors::{Doors, Place, Sockets};
 pub use self::http::bind as bind_http;
@@ -55,6 +55,9 @@ const EXCHANGE: Duration = Duration::from_secs(5);
 /// The longest request line with all its headers, in bytes.
 const LONGEST_HEAD: usize = 16 << 10;
 
+/// At the end of the process: who has asked and takes no answer for so long gets none.
+const LAST_ANSWERS: Duration = Duration::from_millis(500);
+
 /// After a failed accept (no descriptor left): long enough not to spin, short enough not to be noticed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -68,14 +71,16 @@ pub struct Server {
     exchange: Duration,
 }
 
-/// The administration interface, ready to answer. Dropping it ends it, when those who ask now have their answers, and removes
-/// its socket.
+/// The administration interface, ready to answer. Dropping it ends it, when those who have asked have their answers, and removes
+/// its socket. Who is connected and has not asked yet is not waited for.
 #[derive(Debug)]
 pub struct Serving {
     begin: Option<oneshot::Sender<()>>,
     /// Another process has left the socket.
     inherited: bool,
     stop: Option<oneshot::Sender<()>>,
+    /// Dropped: nobody is waited for who has not asked.
+    end: Option<watch::Sender<()>>,
     thread: Option<JoinHandle<()>>,
     /// `None`: another process has it now.
     socket: Option<SocketFile>,
@@ -136,6 +141,7 @@ impl Server {
             (UnixListener::from_std(listener)?, http.map(TcpListener::from_std).transpose()?)
         };
         let ((begin, begun), (stop, stopped)) = (oneshot::channel(), oneshot::channel());
+        let (end, mut ended) = watch::channel(());
         let thread = std::thread::Builder::new().name("admin".into()).spawn(move || {
             runtime.block_on(async {
                 if begun.await.is_err() {
@@ -143,7 +149,7 @@ impl Server {
                 }
                 // Places of their own, so that a flood on TCP cannot lock the socket out.
                 let places = || Arc::new(Semaphore::new(connections));
-                let doors = || Door { view: Arc::clone(&view), places: places(), exchange };
+                let doors = || Door { view: Arc::clone(&view), places: places(), exchange, ended: ended.clone() };
                 let (local, remote) = (doors(), doors());
                 let on_socket = local.accept(async || {
                     let (stream, _) = socket.accept().await?;
@@ -163,10 +169,18 @@ impl Server {
                 }
                 // Those who are being answered: among them may be who has asked for the end.
                 let answered = local.places.acquire_many(u32::try_from(connections).unwrap_or(u32::MAX));
-                let _ = tokio::time::timeout(exchange, answered).await;
+                let last = async {
+                    let _ = ended.changed().await;
+                    tokio::time::sleep(LAST_ANSWERS).await;
+                };
+                tokio::select! {
+                    _ = tokio::time::timeout(exchange, answered) => {}
+                    () = last => {}
+                }
             });
         })?;
-        Ok(Serving { begin: Some(begin), inherited, stop: Some(stop), thread: Some(thread), socket: Some(file) })
+        let (begin, stop, end, thread) = (Some(begin), Some(stop), Some(end), Some(thread));
+        Ok(Serving { begin, inherited, stop, end, thread, socket: Some(file) })
     }
 }
 
@@ -183,31 +197,47 @@ impl Serving {
         self.inherited
     }
 
-    /// Answers only those who have asked already. `inherited`: another process answers at its socket, which stays.
+    /// Answers only those who are connected already. `inherited`: another process answers at its socket, which stays.
     pub fn retire(&mut self, inherited: bool) {
         if inherited {
             self.socket = None;
         }
         drop(self.stop.take());
     }
-}
 
-impl Drop for Serving {
-    fn drop(&mut self) {
+    /// Ends it when all who are connected now have asked and have their answers, or have had their time.
+    fn finish(mut self) {
+        self.leave();
+        self.join();
+    }
+
+    /// Removes its socket and accepts nobody any more; waits for nobody.
+    fn leave(&mut self) {
         // First the name, so that a client that comes too late is told so rather than cut off.
         // Until it begins, the one who left the socket answers there.
-        if let Some(socket) = self.socket.as_ref().filter(|_| !(self.inherited && self.begin.is_some()))
+        if let Some(socket) = self.socket.take().filter(|_| !(self.inherited && self.begin.is_some()))
             && let Err(error) = socket.remove()
         {
             log::warn!("cannot remove the administration socket {}: {error}", socket.path().display());
         }
         drop(self.begin.take());
         drop(self.stop.take());
+    }
+
+    fn join(&mut self) {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
             log::error!("the administration thread ended by a panic");
         }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.leave();
+        drop(self.end.take());
+        self.join();
     }
 }
 
@@ -217,6 +247,17 @@ struct Door {
     /// Connections that may be open at once.
     places: Arc<Semaphore>,
     exchange: Duration,
+    /// When the other end is dropped, nobody is waited for who has not asked.
+    ended: watch::Receiver<()>,
+}
+
+/// How far a conversation is.
+#[derive(Debug, Default)]
+struct Progress {
+    /// The request has been read.
+    asked: AtomicBool,
+    /// What it orders is being done.
+    at_work: AtomicBool,
 }
 
 impl Door {
@@ -229,15 +270,29 @@ impl Door {
         while let Ok(place) = Arc::clone(&self.places).acquire_owned().await {
             match next().await {
                 Ok((stream, access)) => {
-                    let (view, exchange) = (Arc::clone(&self.view), self.exchange);
+                    let (view, exchange, mut ended) = (Arc::clone(&self.view), self.exchange, self.ended.clone());
                     tokio::spawn(async move {
-                        let at_work = AtomicBool::new(false);
-                        let mut conversation = pin!(converse(stream, view, access, &at_work));
+                        let progress = Progress::default();
+                        let mut conversation = pin!(converse(stream, view, access, &progress));
                         // Too late, cut short, malformed: the client sees its connection end, nobody else has to know.
-                        while tokio::time::timeout(exchange, &mut conversation).await.is_err() {
-                            if !at_work.load(Ordering::Relaxed) {
-                                break;
+                        let in_time = async {
+                            while tokio::time::timeout(exchange, &mut conversation).await.is_err() {
+                                if !progress.at_work.load(Ordering::Relaxed) {
+                                    break;
+                                }
                             }
+                        };
+                        let unasked = async {
+                            let _ = ended.changed().await;
+                            if progress.asked.load(Ordering::Relaxed) {
+                                std::future::pending().await
+                            }
+                        };
+                        tokio::select! {
+                            // What has arrived by now is read first.
+                            biased;
+                            () = in_time => {}
+                            () = unasked => {}
                         }
                         drop(place);
                     });
@@ -254,13 +309,13 @@ impl Door {
     }
 }
 
-/// One request and its answer. `at_work`: the request has been read, and what it orders is being done.
-async fn converse<S>(stream: S, view: Arc<View>, access: Access, at_work: &AtomicBool) -> Result<(), hyper::Error>
+/// One request and its answer.
+async fn converse<S>(stream: S, view: Arc<View>, access: Access, progress: &Progress) -> Result<(), hyper::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let service =
-        service_fn(|request| async { Ok::<_, Infallible>(routes::answer(&view, &access, request, at_work).await) });
+        service_fn(|request| async { Ok::<_, Infallible>(routes::answer(&view, &access, request, progress).await) });
     http1::Builder::new()
         .timer(TokioTimer::new())
         .keep_alive(false)

@@ -1,6 +1,6 @@
 //! What each path answers.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use super::status::Status;
 use super::view::View;
-use super::{metrics, page, ready};
+use super::{Progress, metrics, page, ready};
 use crate::duration;
 use crate::link::{Draining, Order, Orders, Outcome, Reply};
 use crate::observe::condition::Purpose;
@@ -152,7 +152,7 @@ pub(super) async fn answer(
     view: &View,
     access: &Access,
     request: Request<Incoming>,
-    at_work: &AtomicBool,
+    progress: &Progress,
 ) -> Response<Full<Bytes>> {
     let path = request.uri().path();
     let reads = [Method::GET, Method::HEAD].contains(request.method());
@@ -168,7 +168,7 @@ pub(super) async fn answer(
             return not_allowed(format!("this listener is read-only: {path} is for the admin socket"), READ);
         }
         Access::Full(orders, by) if change && request.method() == Method::POST => {
-            return order(orders, by, request, at_work).await.unwrap_or_else(|response| response);
+            return order(orders, by, request, progress).await.unwrap_or_else(|response| response);
         }
         Access::Full(..) if change => return not_allowed(format!("{path} changes something: use POST"), "POST"),
         _ => {}
@@ -183,6 +183,7 @@ pub(super) async fn answer(
     if !request.body().is_end_stream() {
         return too_large(format!("{path} takes no body"));
     }
+    progress.asked.store(true, Ordering::Relaxed);
     match path {
         PAGE => document(),
         STATUS => json(StatusCode::OK, &Status::of(view)),
@@ -225,7 +226,7 @@ async fn order(
     orders: &Orders,
     by: &str,
     request: Request<Incoming>,
-    at_work: &AtomicBool,
+    progress: &Progress,
 ) -> Result<Response<Full<Bytes>>, Response<Full<Bytes>>> {
     let by = by.to_owned();
     match request.uri().path() {
@@ -233,14 +234,14 @@ async fn order(
             let ReloadRequest { force } = body(request).await?;
             let (answer, reply) = oneshot::channel();
             let Reply { result, generation, changes, error } =
-                ordered(orders, Order::Reload { by, force, answer }, reply, at_work).await?;
+                ordered(orders, Order::Reload { by, force, answer }, reply, progress).await?;
             let code = if result == Reloaded::Applied { StatusCode::OK } else { StatusCode::CONFLICT };
             Ok(json(code, &ReloadAnswer { result: result.label().into(), generation, changes, error }))
         }
         UPGRADE => {
             body::<UpgradeRequest>(request).await?;
             let (answer, reply) = oneshot::channel();
-            Ok(match ordered(orders, Order::Upgrade { by, answer }, reply, at_work).await? {
+            Ok(match ordered(orders, Order::Upgrade { by, answer }, reply, progress).await? {
                 Ok(pid) => json(StatusCode::OK, &UpgradeAnswer { pid: Some(pid), error: None }),
                 Err(why) => json(StatusCode::CONFLICT, &UpgradeAnswer { pid: None, error: Some(why) }),
             })
@@ -248,7 +249,7 @@ async fn order(
         DRAIN => {
             let draining = draining(body(request).await?).map_err(|why| refuse(StatusCode::BAD_REQUEST, why))?;
             let (answer, reply) = oneshot::channel();
-            ordered(orders, Order::Drain { draining, by, answer }, reply, at_work).await.map(said)
+            ordered(orders, Order::Drain { draining, by, answer }, reply, progress).await.map(said)
         }
         path => {
             let forget = path == FORGET;
@@ -260,7 +261,7 @@ async fn order(
             } else {
                 Order::Restore { service, backend, by, answer }
             };
-            ordered(orders, order, reply, at_work).await.map(said)
+            ordered(orders, order, reply, progress).await.map(said)
         }
     }
 }
@@ -299,14 +300,15 @@ async fn ordered<T>(
     orders: &Orders,
     order: Order,
     reply: oneshot::Receiver<T>,
-    at_work: &AtomicBool,
+    progress: &Progress,
 ) -> Result<T, Response<Full<Bytes>>> {
-    at_work.store(true, Ordering::Relaxed);
+    progress.asked.store(true, Ordering::Relaxed);
+    progress.at_work.store(true, Ordering::Relaxed);
     let outcome = match orders.try_send(order) {
         Ok(()) => reply.await.ok(),
         Err(_) => None,
     };
-    at_work.store(false, Ordering::Relaxed);
+    progress.at_work.store(false, Ordering::Relaxed);
     outcome.ok_or_else(too_busy)
 }
 

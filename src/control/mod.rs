@@ -45,6 +45,8 @@ use crate::table::Places;
 
 /// After the drain's deadline, sessions are reset at once; a worker that needs longer than this hangs.
 const ENDING: Duration = Duration::from_secs(5);
+/// After a second signal the access log has this long for what it was given.
+const LAST_LINES: Duration = Duration::from_millis(50);
 /// The listeners of a process that was killed are in use until the kernel has taken its rings down: about 10 ms later.
 const TEARDOWN: Duration = Duration::from_secs(1);
 /// Who asked, where a signal did: it does not tell who sent it.
@@ -90,8 +92,10 @@ pub trait Administration: std::fmt::Debug {
     /// # Errors
     /// No descriptor is left.
     fn duplicate(&self) -> std::io::Result<Estate>;
-    /// Answers only those who have asked already; `inherited`: a successor answers at its socket.
+    /// Answers only those who are connected already; `inherited`: a successor answers at its socket.
     fn retire(&mut self, inherited: bool);
+    /// Leaves its socket and waits for nobody.
+    fn leave(&mut self);
 }
 
 /// What the control plane works with.
@@ -134,7 +138,6 @@ pub struct Parts {
 /// The control plane's share of the process.
 #[derive(Debug)]
 pub struct Control {
-    parts: Parts,
     state: State,
     prober: Prober,
     /// Where the configuration is read again; `None`: it is built in.
@@ -144,6 +147,8 @@ pub struct Control {
     tidy: Option<Instant>,
     /// The state directory.
     kept: Kept,
+    /// Dropped last: what was ordered is answered before the administration ends.
+    parts: Parts,
 }
 
 /// Where the process stands.
@@ -300,6 +305,15 @@ impl Control {
         journal.close();
         self.record(Kind::Stop, None, "stopped");
         Ok(())
+    }
+
+    /// Leaves everything as it is, because the process is to end at once: no disk is waited for, and nobody who is being answered.
+    pub fn abandon(mut self) {
+        self.parts.administration.leave();
+        if let Some(writer) = self.parts.writer.take() {
+            writer.end_within(LAST_LINES);
+        }
+        std::mem::forget(self);
     }
 
     fn stop(&mut self) {

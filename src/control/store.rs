@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::probe::Target;
 use crate::observe::condition::Drain;
-use crate::observe::writing::Writing;
+use crate::observe::writing::{PATIENCE, Writing};
 
 /// The file's name in the state directory.
 const NAME: &str = "leases.json";
@@ -170,7 +170,7 @@ impl Drop for Store {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         drop(self.jobs.take());
-        self.thread.end("the last drains and orphans");
+        self.thread.end("the last drains and orphans", PATIENCE);
     }
 }
 

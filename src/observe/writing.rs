@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 /// How long its end is waited for: a disk that hangs, or a reader who reads no more, must not hold the process.
-const LAST: Duration = Duration::from_secs(2);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// See the module.
 #[derive(Debug)]
@@ -30,8 +30,8 @@ impl Writing {
 
     /// Waits for its end, after it was told to. `what` it still has to write is said where it takes too long; it goes on by itself
     /// then, as long as the process lives.
-    pub(crate) fn end(&self, what: &str) {
-        if self.0.recv_timeout(LAST) == Err(RecvTimeoutError::Timeout) {
+    pub(crate) fn end(&self, what: &str, patience: Duration) {
+        if self.0.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
             log::warn!("{what} could not be written in time");
         }
     }
@@ -48,12 +48,12 @@ mod tests {
         let (go, wait) = channel::<()>();
         let hangs = Writing::start("hangs", move || _ = wait.recv()).unwrap();
         let start = Instant::now();
-        hangs.end("a line");
-        assert!((LAST..LAST * 3).contains(&start.elapsed()), "{:?}", start.elapsed());
+        hangs.end("a line", PATIENCE);
+        assert!((PATIENCE..PATIENCE * 3).contains(&start.elapsed()), "{:?}", start.elapsed());
         drop(go);
         let start = Instant::now();
-        hangs.end("a line");
-        Writing::start("panics", || panic!("a bug")).unwrap().end("a line");
-        assert!(start.elapsed() < LAST);
+        hangs.end("a line", PATIENCE);
+        Writing::start("panics", || panic!("a bug")).unwrap().end("a line", PATIENCE);
+        assert!(start.elapsed() < PATIENCE);
     }
 }

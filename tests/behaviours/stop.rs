@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -117,6 +118,54 @@ fn a_second_signal_ends_it_within_100_ms_with_1() {
         assert_eq!(code, Some(1));
         assert!(took < Duration::from_millis(150), "{took:?}");
     }
+}
+
+/// Clients of the administration that never finish asking, all of them accepted: silent, in the middle of a head, of a body.
+fn never_asking(balancer: &Balancer) -> Vec<UnixStream> {
+    let starts = ["", "GET /v1/status HTTP/1.1\r\nX-Slow: ", "POST /v1/reload HTTP/1.1\r\nContent-Length: 10\r\n\r\n{"];
+    let start = |start: &&str| {
+        let mut stream = UnixStream::connect(balancer.socket()).expect("the admin socket");
+        stream.write_all(start.as_bytes()).expect("beginning to ask");
+        stream
+    };
+    let clients = starts.iter().map(start).collect();
+    // Whoever comes later is answered, so these were accepted.
+    balancer.status();
+    clients
+}
+
+#[test]
+fn a_stop_does_not_wait_for_clients_of_the_administration_that_have_not_asked() {
+    let machine = Machine::alone();
+    let (_backend, mut balancer) = start(&machine, "30s");
+    let clients = never_asking(&balancer);
+    balancer.signal(Signal::TERM);
+    let (code, took) = balancer.wait(PATIENCE);
+    assert_eq!(code, Some(0));
+    assert!(took < Duration::from_millis(500), "{took:?}");
+    assert!(!balancer.socket().exists());
+    for mut client in clients {
+        let mut answer = String::new();
+        let _ = client.read_to_string(&mut answer);
+        assert_eq!(answer, "");
+    }
+}
+
+#[test]
+fn a_second_signal_waits_for_no_client_of_the_administration_either() {
+    let machine = Machine::alone();
+    let (backend, mut balancer) = start(&machine, "30s");
+    let _session = balancer.session(&backend);
+    let _clients = never_asking(&balancer);
+    let address = balancer.address();
+    balancer.signal(Signal::TERM);
+    await_no_more_clients(address);
+    balancer.signal(Signal::TERM);
+    let (code, took) = balancer.wait(PATIENCE);
+    assert_eq!(code, Some(1));
+    assert!(took < Duration::from_millis(150), "{took:?}");
+    balancer.await_logged("stopped at once by a second signal, 1 sessions were open");
+    assert!(!balancer.socket().exists());
 }
 
 #[test]
@@ -259,7 +308,7 @@ fn after_a_sudden_death_a_new_process_listens_again_within_200_ms_of_its_start()
         exchange(&client);
         let said = balancer.log_line("ready: ").expect("it is ready");
         assert!(took < Duration::from_millis(200), "{took:?} until {said}");
-        std::os::unix::net::UnixStream::connect(&socket).expect("the Unix socket of the dead is replaced");
+        UnixStream::connect(&socket).expect("the Unix socket of the dead is replaced");
     }
     balancer.await_no_session();
     balancer.stop();

@@ -9,7 +9,10 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use super::super::LAST_ANSWERS;
 use super::{PATIENCE, exchange, start, start_with, still_works, view};
+use crate::link::{Order, Reply};
+use crate::observe::running::Reloaded;
 
 #[test]
 fn malformed_requests_are_rejected_and_the_next_one_works() {
@@ -93,6 +96,47 @@ fn a_client_that_never_reads_is_cut_off() {
     let mut unread = UnixStream::connect(&running.path).unwrap();
     unread.write_all(b"GET /metrics HTTP/1.1\r\nHost: b\r\n\r\n").unwrap();
     still_works(&running.path);
+}
+
+#[test]
+fn its_end_waits_for_who_has_asked_and_for_nobody_else() {
+    let running = start(view(&["web"], &["web-01"]));
+    let connect = |begin: &[u8]| {
+        let mut stream = UnixStream::connect(&running.path).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(begin).unwrap();
+        stream
+    };
+    let mut unasked =
+        [connect(b""), connect(b"GET /healthz HT"), connect(b"POST /v1/reload HTTP/1.1\r\nContent-Length: 9\r\n\r\n{")];
+    let mut asked = connect(b"POST /v1/reload HTTP/1.1\r\nContent-Length: 0\r\n\r\n");
+    let (mut orders, serving) = (running.orders, running.serving);
+    let Some(Order::Reload { answer, .. }) = orders.blocking_recv() else { panic!("no order") };
+    let end = std::thread::spawn(move || drop(serving));
+    for client in &mut unasked {
+        let mut rest = Vec::new();
+        let _ = client.read_to_end(&mut rest);
+        assert_eq!(rest, b"");
+    }
+    assert!(!end.is_finished(), "one has asked and is waited for");
+    answer.send(Reply { result: Reloaded::Applied, generation: 7, changes: Vec::new(), error: None }).unwrap();
+    let mut answer = String::new();
+    asked.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    end.join().unwrap();
+}
+
+#[test]
+fn its_end_waits_for_an_answer_that_nobody_takes_only_for_a_moment() {
+    let backends: Vec<_> = (0..2000).map(|index| format!("a-rather-long-backend-name-{index}")).collect();
+    let names: Vec<_> = backends.iter().map(String::as_str).collect();
+    let running = start(view(&["web"], &names));
+    let mut unread = UnixStream::connect(&running.path).unwrap();
+    unread.write_all(b"GET /metrics HTTP/1.1\r\nHost: b\r\n\r\n").unwrap();
+    still_works(&running.path);
+    let begun = Instant::now();
+    drop(running.serving);
+    assert!(begun.elapsed() < 4 * LAST_ANSWERS, "{:?}", begun.elapsed());
 }
 
 /// Lowers the process's limit, so it runs itself again in a process of its own.

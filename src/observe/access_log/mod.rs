@@ -24,12 +24,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, SyncSender, TrySendError};
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use thiserror::Error;
 
 pub use self::record::{End, Record};
-use super::writing::Writing;
+use super::writing::{PATIENCE, Writing};
 
 /// Records that may wait for the writer; about 1.5 MB.
 const QUEUE: usize = 16 << 10;
@@ -150,6 +151,8 @@ pub struct Handle {
 pub struct Writer {
     handle: Handle,
     thread: Writing,
+    /// How long its end is waited for.
+    patience: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -187,7 +190,7 @@ fn open_with(target: Target, file: File, room: usize) -> Result<(Handle, Writer)
         error,
         hint: "; the limit of threads may be too low",
     })?;
-    Ok((handle.clone(), Writer { handle, thread }))
+    Ok((handle.clone(), Writer { handle, thread, patience: PATIENCE }))
 }
 
 impl Handle {
@@ -219,10 +222,17 @@ impl Handle {
     }
 }
 
+impl Writer {
+    /// Ends it as dropping does, but waits no longer than that.
+    pub fn end_within(mut self, patience: Duration) {
+        self.patience = patience;
+    }
+}
+
 impl Drop for Writer {
     fn drop(&mut self) {
         self.handle.shared.stop.store(true, Ordering::Release);
         self.handle.wake();
-        self.thread.end("the access log's last lines");
+        self.thread.end("the access log's last lines", self.patience);
     }
 }

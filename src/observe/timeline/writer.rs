@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use super::file::Ring;
 use super::{Event, Timeline};
-use crate::observe::writing::Writing;
+use crate::observe::writing::{PATIENCE, Writing};
 
 /// How often it is tried whether another process has left the file.
 const RETRY: Duration = Duration::from_millis(20);
@@ -87,7 +87,7 @@ impl Drop for Writer {
         self.stop.store(true, Ordering::Relaxed);
         // The channel's end is the thread's, once it has written what waits.
         self.timeline.let_go();
-        self.thread.end("the timeline's last events");
+        self.thread.end("the timeline's last events", PATIENCE);
     }
 }
 
