@@ -144,6 +144,7 @@ fn serve(program: Program, predecessor: Option<&Predecessor>, estate: Estate) ->
         started: Timestamp::now(),
         workers,
         running: Arc::clone(&running),
+        disk: admin::Disk::default(),
         sessions: Arc::clone(&sessions),
         counters: Arc::clone(&counters),
         pipes_max: capacity.pipes as u64,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 
-use super::View;
+use super::{Disk, View};
 use crate::observe::condition::{Condition, State};
 use crate::observe::counters::PerWorker;
 use crate::observe::running::{ConfigFile, Running};
@@ -45,6 +45,7 @@ pub(crate) fn view(services: &[&str], backends: &[&str]) -> Arc<View> {
         started: Timestamp::now(),
         workers: WORKERS,
         running: Arc::new(Running::new(ConfigFile::new(Some("/does/not/exist.yaml".into()), "0".repeat(64)))),
+        disk: Disk::default(),
         sessions: Arc::new(Places::new(NonZeroU32::new(9000))),
         counters: Arc::new(PerWorker::new(WORKERS)),
         pipes_max: 64,

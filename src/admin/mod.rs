@@ -1,6 +1,7 @@
 //! The administration interface: HTTP/1.1 on a Unix socket, and read-only on TCP where that is asked for. It is served by a
 //! thread of its own, so that a slow client delays nobody.
 
+mod disk;
 mod doors;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -34,6 +35,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, oneshot, watch};
 
+pub use self::disk::Disk;
 pub use self::doors::{Doors, Place, Sockets};
 pub use self::http::bind as bind_http;
 use self::routes::Access;

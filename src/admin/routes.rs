@@ -186,7 +186,7 @@ pub(super) async fn answer(
     progress.asked.store(true, Ordering::Relaxed);
     match path {
         PAGE => document(),
-        STATUS => json(StatusCode::OK, &Status::of(view)),
+        STATUS => json(StatusCode::OK, &Status::of(view).await),
         TIMELINE => timeline(view, request.uri().query().unwrap_or_default()),
         METRICS => respond(StatusCode::OK, metrics::CONTENT_TYPE, metrics::text(view).into()),
         READYZ => match ready::unready(&view.table.load()) {

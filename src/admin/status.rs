@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::ready;
-use super::view::{View, descriptors, on_disk};
+use super::view::{View, descriptors};
 use crate::observe::condition;
 use crate::observe::counters::{Closed, Counter, Refused, ServiceCounters};
 use crate::observe::running::{LastReload, Orphaned};
@@ -230,10 +230,11 @@ pub struct Orphan {
 
 impl Status {
     /// The process as it is now.
-    pub(super) fn of(view: &View) -> Self {
+    pub(super) async fn of(view: &View) -> Self {
+        let file = view.running.file.load_full();
+        let on_disk = view.disk.compare(&file).await;
         let table = view.table.load();
         let listening = view.running.listening.load();
-        let file = view.running.file.load();
         let reload = |last: &LastReload| ReloadStatus {
             at: time(last.at),
             result: last.result.label().into(),
@@ -264,7 +265,7 @@ impl Status {
                 sha256: file.sha256.clone(),
                 generation: table.generation,
                 loaded: time(file.loaded),
-                on_disk: on_disk(&file).map(Into::into),
+                on_disk: on_disk.map(Into::into),
                 last_reload: view.running.last.load().as_deref().map(reload),
             },
             services: table.services.iter().map(service).collect(),

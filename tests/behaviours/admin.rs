@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::harness::{Backend, Balancer, Machine, PATIENCE, Setup, connect, exchange, program, wait_until};
+use crate::harness::{Backend, Balancer, Disk, Machine, PATIENCE, Setup, connect, exchange, program, run, wait_until};
 use crate::seeing::{ask, http};
 
 /// Either way in.
@@ -221,4 +221,40 @@ fn the_tcp_side_answers_405_to_all_that_changes_something_and_to_every_other_met
     exchange(&balancer.connect());
     balancer.await_no_session();
     balancer.stop();
+}
+
+#[test]
+fn a_configuration_that_cannot_be_read_holds_up_neither_the_administration_nor_the_end() {
+    let machine = Machine::alone();
+    for hangs in [true, false] {
+        let backend = Backend::echo();
+        let mut balancer = machine.start(Setup::new().http().backend("a", backend.address));
+        let (http, file) = (http(&balancer), balancer.file());
+        let instead = file.with_extension("instead");
+        let _disk = hangs.then(|| {
+            let disk = Disk::hung(file.with_file_name("hung"));
+            std::os::unix::fs::symlink(disk.file("balancer.yaml"), &instead).expect("a link");
+            disk
+        });
+        if !hangs {
+            run("mkfifo", &[&instead]);
+        }
+        std::fs::rename(&instead, &file).expect("renaming");
+
+        for _ in 0..3 {
+            assert_works(&balancer, http);
+        }
+        assert!(balancer.get("/v1/status").contains("\"on_disk\": null"));
+        let looking = |name: &&String| *name == "on-disk";
+        assert!(balancer.process().threads().iter().filter(looking).count() <= 1, "there is one look at a time");
+        // The order is at work when the end comes: it is answered, and holds nothing up.
+        let mut reload = Way::socket(&balancer.socket());
+        reload.write(b"POST /v1/reload HTTP/1.1\r\nHost: b\r\nContent-Length: 0\r\n\r\n").expect("asking");
+        assert_works(&balancer, http);
+        balancer.signal(Signal::TERM);
+        let (code, took) = balancer.wait(PATIENCE);
+        assert_eq!(code, Some(0));
+        assert!(took < Duration::from_millis(500), "{took:?}");
+        assert!(reload.answer().contains("the process is stopping"));
+    }
 }

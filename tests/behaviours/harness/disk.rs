@@ -1,4 +1,4 @@
-//! A disk that is soon full: a file system in memory. Needs root.
+//! A disk that is soon full: a file system in memory; and one that hangs. Both need root.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -11,6 +11,8 @@ use super::run;
 /// A file system of a few pages, gone when this is dropped.
 pub(crate) struct Disk {
     place: PathBuf,
+    /// Who would answer for it, and does not.
+    _device: Option<File>,
 }
 
 impl Disk {
@@ -28,7 +30,18 @@ impl Disk {
         fs::create_dir(&place).expect("a directory to mount on");
         let arguments = ["-t", kind, "-o", options, "balancer-test"].map(OsStr::new);
         run("mount", &[&arguments[..], &[place.as_os_str()]].concat());
-        Self { place }
+        Self { place, _device: None }
+    }
+
+    /// Makes the directory `place` and mounts a file system there that answers nothing until it is gone: fuse(4) without a server.
+    pub(crate) fn hung(place: PathBuf) -> Self {
+        fs::create_dir(&place).expect("a directory to mount on");
+        let device = File::options().read(true).write(true).open("/dev/fuse").expect("the kernel has fuse");
+        let mut mount = Command::new("mount");
+        mount.args(["-i", "-t", "fuse", "-o", "fd=0,rootmode=40000,user_id=0,group_id=0", "balancer-test"]);
+        let mount = mount.arg(&place).stdin(device.try_clone().expect("a descriptor")).status();
+        assert!(mount.expect("mount").success());
+        Self { place, _device: Some(device) }
     }
 
     /// A file there.
