@@ -236,6 +236,7 @@ impl Scenario {
             members: members.collect(),
             backups: Vec::new(),
             leaving: Vec::new(),
+            past_sessions: 0,
             starting: false,
             try_all: false,
         };

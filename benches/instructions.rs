@@ -115,6 +115,7 @@ fn pick(algorithm: Algorithm, times: u64) {
         members: (1..=1000).map(member).collect(),
         backups: Vec::new(),
         leaving: Vec::new(),
+        past_sessions: 0,
         starting: false,
         try_all: false,
     };

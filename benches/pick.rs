@@ -39,6 +39,7 @@ fn service(algorithm: Algorithm, backends: u16, limit: Option<NonZeroU32>) -> Se
         members: (1..=backends).map(member).collect(),
         backups: Vec::new(),
         leaving: Vec::new(),
+        past_sessions: 0,
         starting: false,
         try_all: false,
     };
@@ -104,6 +105,7 @@ fn succeeding_for_1000_by_source_hash(bencher: Bencher<'_, '_>) {
         members: before.backends.iter().map(member).collect(),
         backups: Vec::new(),
         leaving: Vec::new(),
+        past_sessions: 0,
         starting: false,
         try_all: false,
     };

@@ -29,6 +29,7 @@ pub(crate) fn view(services: &[&str], backends: &[&str]) -> Arc<View> {
             members: backends.iter().zip(8080..).zip(1..).map(member).collect(),
             backups: Vec::new(),
             leaving: Vec::new(),
+            past_sessions: 0,
             starting: false,
             try_all: false,
         };

@@ -69,7 +69,7 @@ fn services(text: &mut Text, services: &[Arc<Service>]) {
     }
     text.family("sessions_total", "counter", "Sessions established.");
     for service in services {
-        text.sample("sessions_total", &[("service", &service.state.name)], ready::total(service));
+        text.sample("sessions_total", &[("service", &service.state.name)], service.total());
     }
     text.family("sessions_closed_total", "counter", "Sessions ended, by reason.");
     for service in services {

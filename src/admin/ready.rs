@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::observe::condition::{Standing, State};
 use crate::observe::redundancy;
@@ -22,13 +21,6 @@ pub(super) fn leaving(table: &Table) -> impl Iterator<Item = (&Arc<Service>, &Ar
         table.services.iter().flat_map(|service| service.leaving.iter().map(move |backend| (service, backend)));
     let whole = table.leaving.iter();
     removed.chain(whole.flat_map(|service| all(service).chain(&service.leaving).map(move |backend| (service, backend))))
-}
-
-/// Sessions established with any of a service's backends, also those that have left.
-pub(super) fn total(service: &Service) -> u64 {
-    let backends = all(service).chain(&service.leaving);
-    let sessions = backends.map(|backend| backend.counters.sum(|worker| worker.sessions.get())).sum::<u64>();
-    sessions + service.state.past_sessions.load(Ordering::Relaxed)
 }
 
 /// Whether a backend may serve.

@@ -312,7 +312,7 @@ impl ServiceStatus {
             peak: service.state.places.peak(),
             redundancy: RedundancyStatus::of(service),
             accepted: counters.sum(|worker| worker.accepted.get()),
-            total: ready::total(service),
+            total: service.total(),
             refused: refused_by.values().sum(),
             refused_by,
             closed: Closed::ALL

@@ -114,9 +114,7 @@ impl Fleet {
     fn begin(&mut self, service: &config::Service) -> Tracked {
         let back = self.leaving.iter().position(|leaving| leaving.state.name == service.name);
         if let Some(back) = back {
-            let back = self.leaving.swap_remove(back);
-            let own = back.backends.iter().chain(&back.backups).chain(&back.leaving);
-            return Tracked::new(Arc::clone(&back.state), own.cloned().collect(), Arc::clone(&self.timeline));
+            return Tracked::again(&self.leaving.swap_remove(back), Arc::clone(&self.timeline));
         }
         let taken = |number: &usize| {
             let live = self.services.iter().map(|tracked| &tracked.state);
@@ -127,7 +125,7 @@ impl Fleet {
         };
         let number = (0..).find(|number| !taken(number)).unwrap_or_default();
         let state = ServiceState::new(Arc::clone(&service.name), number, None, 0, self.workers);
-        Tracked::new(Arc::new(state), Vec::new(), Arc::clone(&self.timeline))
+        Tracked::new(Arc::new(state), Arc::clone(&self.timeline))
     }
 
     /// Has every backend probed that is to be, and nobody else.
@@ -303,18 +301,40 @@ fn instant(at: Timestamp) -> Instant {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::table::Lease;
 
-    fn config(services: &str) -> Config {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("balancer.yaml");
-        std::fs::write(&file, format!("services: {{ {services} }}")).unwrap();
-        config::load(&file).unwrap().config
+    fn config(backends: &str) -> Config {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = format!("services: {{ web: {{ listen: 127.0.0.1:0, backends: {{ {backends} }} }} }}");
+        std::fs::write(file.path(), text).unwrap();
+        config::load(file.path()).unwrap().config
+    }
+
+    #[test]
+    fn the_sessions_of_a_backend_that_has_left_are_counted_once_in_every_table() {
+        let mut fleet = Fleet::new(&config("a: 10.0.0.1:80, b: 10.0.0.2:80"), 1, Arc::default());
+        let table = Arc::clone(fleet.table());
+        let b = Arc::clone(&table.load().services[0].backends[1]);
+        let lease = Lease::take(&b).unwrap();
+        b.counters.of(0).sessions.add(3);
+        fleet.apply(&config("a: 10.0.0.1:80"), Instant::now());
+        let while_it_leaves = table.load_full();
+        drop(lease);
+        fleet.forget_gone(|_| false);
+        let after = table.load_full();
+        assert!(after.services[0].leaving.is_empty());
+        // Whoever reads has the one table or the other.
+        assert_eq!([while_it_leaves, after].map(|table| table.services[0].total()), [3, 3]);
+        // The service leaves and comes back.
+        fleet.leaving = vec![Arc::clone(&table.load().services[0])];
+        fleet.services.clear();
+        fleet.apply(&config("a: 10.0.0.1:80"), Instant::now());
+        assert_eq!(table.load().services[0].total(), 3);
     }
 
     #[test]
     fn a_new_service_is_built_once() {
-        let mut fleet =
-            Fleet::new(&config("web: { listen: 127.0.0.1:0, backends: { a: 127.0.0.1:1 } }"), 2, Arc::default());
+        let mut fleet = Fleet::new(&config("a: 127.0.0.1:1"), 2, Arc::default());
         let edition = fleet.table.load().edition;
         assert!(!fleet.keep_time(Instant::now()), "nothing has changed since");
         assert_eq!(fleet.table.load().edition, edition);

@@ -119,8 +119,6 @@ pub struct ServiceState {
     pub cursor: AtomicU64,
     /// What each worker counts of it.
     pub counters: PerWorker<ServiceCounters>,
-    /// Sessions established with backends that have left since.
-    pub past_sessions: AtomicU64,
     /// How many of its backends can serve, and for how long some could not.
     pub redundancy: Redundancy,
 }
@@ -136,7 +134,6 @@ impl ServiceState {
             opening: Opening::default(),
             cursor: AtomicU64::new(0),
             counters: PerWorker::new(workers),
-            past_sessions: AtomicU64::new(0),
             redundancy: Redundancy::default(),
         }
     }

@@ -46,6 +46,8 @@ pub struct Roster {
     pub backups: Vec<Standby>,
     /// Those that were removed and still have sessions.
     pub leaving: Vec<Arc<Backend>>,
+    /// Sessions established with those that have left since.
+    pub past_sessions: u64,
     /// Some backend or backup has not been probed yet.
     pub starting: bool,
     /// When nobody may serve and none is left unprobed, the algorithm chooses among all members as if they were up.
@@ -67,6 +69,8 @@ pub struct Service {
     pub backups: Box<[Arc<Backend>]>,
     /// Backends and backups that a reload removed, until their last session has ended. None is picked.
     pub leaving: Box<[Arc<Backend>]>,
+    /// Sessions established with backends that have left since.
+    pub past_sessions: u64,
     /// How it chooses.
     pub algorithm: Algorithm,
     /// Nobody may serve, and so all backends are tried as if they were up.
@@ -108,7 +112,7 @@ impl Service {
     }
 
     fn build(state: Arc<ServiceState>, roster: Roster, settings: Settings, before: Option<&Chooser>) -> Self {
-        let Roster { algorithm, mut members, backups, leaving, starting, try_all } = roster;
+        let Roster { algorithm, mut members, backups, leaving, past_sessions, starting, try_all } = roster;
         let anyone = members.iter().any(|member| member.share > 0) || backups.iter().any(|backup| backup.may_serve);
         // Before every first probe has ended, nobody knows yet that all are down.
         let trying_all = try_all && !anyone && !starting && members.iter().any(|member| !member.held);
@@ -124,11 +128,19 @@ impl Service {
             standing_by: backups.iter().map(|backup| backup.may_serve).collect(),
             backups: backups.into_iter().map(|backup| backup.backend).collect(),
             leaving: leaving.into(),
+            past_sessions,
             algorithm,
             trying_all,
             settings,
             starting,
         }
+    }
+
+    /// Sessions established with any of its backends so far, also with those that have left: it never goes back.
+    pub fn total(&self) -> u64 {
+        let backends = self.backends.iter().chain(&self.backups).chain(&self.leaving);
+        let sessions = backends.map(|backend| backend.counters.sum(|worker| worker.sessions.get())).sum::<u64>();
+        sessions + self.past_sessions
     }
 
     /// Whether a pick depends on the client's address.

@@ -78,7 +78,7 @@ fn service(algorithm: Algorithm, size: u16) -> Service {
     };
     let state = ServiceState::new("bench".into(), 0, None, 0, 1);
     let members = (1..=size).map(member).collect();
-    let roster = Roster { algorithm, members, backups: Vec::new(), leaving: Vec::new(), starting: false, try_all: false };
+    let roster = Roster { algorithm, members, backups: Vec::new(), leaving: Vec::new(), past_sessions: 0, starting: false, try_all: false };
     let settings = Settings::default();
     Service::new(Arc::new(state), roster, settings)
 }

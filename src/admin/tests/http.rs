@@ -136,6 +136,7 @@ fn a_backup_stands_after_the_backends_and_keeps_a_service_ready() {
         members: vec![Member { backend: Arc::clone(&web.backends[0]), weight: 1, share: 0, held: false }],
         backups: vec![Standby { backend: backup, may_serve: true }],
         leaving: Vec::new(),
+        past_sessions: 0,
         starting: false,
         try_all: false,
     };

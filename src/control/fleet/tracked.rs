@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -28,6 +27,8 @@ pub(super) struct Tracked {
     pub(super) backends: Vec<Watched>,
     /// Those that a reload removed and that still have sessions.
     pub(super) leaving: Vec<Arc<Backend>>,
+    /// Sessions established with those that have left since.
+    past_sessions: u64,
     /// Since the last table something has changed.
     pub(super) changed: bool,
     /// The service's state as the timeline has it; `None`: it has none yet.
@@ -61,12 +62,13 @@ pub(super) struct Watched {
 }
 
 impl Tracked {
-    /// A service that [`Tracked::configure`] has yet to fill; `leaving`: backends that it had in an earlier life.
-    pub(super) fn new(state: Arc<ServiceState>, leaving: Vec<Arc<Backend>>, timeline: Arc<Timeline>) -> Self {
+    /// A service that [`Tracked::configure`] has yet to fill.
+    pub(super) fn new(state: Arc<ServiceState>, timeline: Arc<Timeline>) -> Self {
         Self {
             state,
             backends: Vec::new(),
-            leaving,
+            leaving: Vec::new(),
+            past_sessions: 0,
             changed: true,
             told: None,
             look: None,
@@ -76,6 +78,13 @@ impl Tracked {
             slow_start: Duration::ZERO,
             timeline,
         }
+    }
+
+    /// A service that comes back while it still has sessions, from its last table: all its backends are leaving.
+    pub(super) fn again(before: &Service, timeline: Arc<Timeline>) -> Self {
+        let own = before.backends.iter().chain(&before.backups).chain(&before.leaving);
+        let (leaving, past_sessions) = (own.cloned().collect(), before.past_sessions);
+        Self { leaving, past_sessions, ..Self::new(Arc::clone(&before.state), timeline) }
     }
 
     /// Takes over what the configuration says. Backends that are there already keep their state, the others are new;
@@ -133,15 +142,10 @@ impl Tracked {
 
     /// Forgets removed backends that have no session any more.
     pub(super) fn forget_gone(&mut self) {
-        let (past, changed) = (&self.state.past_sessions, &mut self.changed);
-        self.leaving.retain(|backend| {
-            let stays = backend.places.taken() > 0;
-            if !stays {
-                past.fetch_add(backend.counters.sum(|worker| worker.sessions.get()), Ordering::Relaxed);
-                *changed = true;
-            }
-            stays
-        });
+        for backend in self.leaving.extract_if(.., |backend| backend.places.taken() == 0) {
+            self.past_sessions += backend.counters.sum(|worker| worker.sessions.get());
+            self.changed = true;
+        }
     }
 
     /// The service as workers are to have it now; `before`: as they have it.
@@ -172,6 +176,7 @@ impl Tracked {
             members: of(Role::Primary).map(member).collect(),
             backups: of(Role::Backup).map(standby).collect(),
             leaving: self.leaving.clone(),
+            past_sessions: self.past_sessions,
             starting: self.backends.iter().any(|watched| watched.state() == State::Starting),
             try_all: self.try_all,
         }

@@ -39,7 +39,15 @@ fn backups(limits: &[u32]) -> Vec<Standby> {
 }
 
 fn roster(algorithm: Algorithm, members: Vec<Member>) -> Roster {
-    Roster { algorithm, members, backups: Vec::new(), leaving: Vec::new(), starting: false, try_all: false }
+    Roster {
+        algorithm,
+        members,
+        backups: Vec::new(),
+        leaving: Vec::new(),
+        past_sessions: 0,
+        starting: false,
+        try_all: false,
+    }
 }
 
 fn service(roster: Roster) -> Service {
