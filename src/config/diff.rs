@@ -99,8 +99,10 @@ fn of_service(lines: &mut Vec<String>, old: &Service, new: &Service, open: &impl
     {
         line.push_str(&format!("; capacity {was} → {is}"));
     }
-    if lines.len() == before && !old.backends.iter().map(|b| &b.name).eq(new.backends.iter().map(|b| &b.name)) {
-        lines.push(format!("{name}: the order of its backends has changed"));
+    for (kind, old, new) in [("backends", &old.backends, &new.backends), ("backups", &old.backups, &new.backups)] {
+        if !common(old, new).eq(common(new, old)) {
+            lines.push(format!("{name}: the order of its {kind} has changed"));
+        }
     }
     for listen in old.listen.iter().filter(|listen| !new.listen.contains(listen)) {
         lines.push(format!("{name}: listens no more on {listen}"));
@@ -109,6 +111,12 @@ fn of_service(lines: &mut Vec<String>, old: &Service, new: &Service, open: &impl
         lines.push(format!("{name}: listens on {listen}"));
     }
     settings(lines, &format!("{name}: "), &of_settings(old), &of_settings(new));
+}
+
+/// Those of `some` that are among the others, too, in their order.
+fn common<'c>(some: &'c [Backend], others: &[Backend]) -> impl Iterator<Item = Identity<'c>> {
+    let others = identities(others);
+    some.iter().map(identity).filter(move |one| others.contains_key(one))
 }
 
 /// The sum of the weights of its backends.
@@ -292,6 +300,35 @@ services:
                 "web: queue 0 for 1s → 10 for 1s",
                 "order: the order of its backends has changed",
                 "new: added on 127.0.0.1:83, with 1 backend",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_order_that_changes_is_told_whatever_else_changes() {
+        let of = |backends: &str, backups: &str| {
+            let service = format!("listen: 127.0.0.1:80, backends: {{ {backends} }}, backups: {{ {backups} }}");
+            format!("services: {{ web: {{ {service} }} }}")
+        };
+        let [a, b, c] = ["a: 10.0.0.1:80", "b: 10.0.0.2:80", "c: 10.0.0.3:80"];
+        let [d, e] = ["d: 10.0.0.4:80", "e: 10.0.0.5:80"];
+        let list = |of: &[&str]| of.join(", ");
+        let (backends, backups) =
+            ("web: the order of its backends has changed", "web: the order of its backups has changed");
+        let from = of(&list(&[a, b]), &list(&[d, e]));
+        assert_eq!(between(&from, &of(&list(&[a, b]), &list(&[e, d]))), [backups]);
+        assert_eq!(between(&from, &of(&list(&[b, a]), &list(&[e, d]))), [backends, backups]);
+        assert_eq!(
+            between(&from, &of(&list(&[b, c, a]), &list(&[d, e]))),
+            ["web: backend c (10.0.0.3:80) added; capacity 2 → 3", backends]
+        );
+        // Those that stay have kept theirs.
+        assert_eq!(
+            between(&from, &of(&list(&[c, b]), &list(&[d]))),
+            [
+                "web: backend a (10.0.0.1:80) removed (5 sessions will finish)",
+                "web: backend c (10.0.0.3:80) added",
+                "web: backup e (10.0.0.5:80) removed (5 sessions will finish)",
             ]
         );
     }
