@@ -110,18 +110,11 @@ impl<'s> Shares<'s> {
             let all = service.backends.iter().filter(move |(name, backend)| *name != lost && backend.role == role);
             all.filter(|(_, backend)| backend.state == "up")
         };
-        let mut carried: Vec<_> = able("primary").map(|(name, backend)| (name.clone(), backend, 0_u32)).collect();
-        let mut left = sessions;
-        // One session after the other to whom it makes the least full for his weight: exact, and there are never many.
-        while left > 0 {
-            let load = |(_, backend, taken): &(String, &BackendStatus, u32)| {
-                u64::from(taken + 1) * 256 / u64::from(backend.weight.max(1))
-            };
-            let free = carried.iter_mut().filter(|(_, b, taken)| b.max_connections.is_none_or(|limit| *taken < limit));
-            let Some((.., taken)) = free.min_by_key(|entry| load(entry)) else { break };
-            *taken += 1;
-            left -= 1;
-        }
+        let primaries: Vec<_> = able("primary").collect();
+        let limits: Vec<_> = primaries.iter().map(|(_, backend)| (backend.weight, backend.max_connections)).collect();
+        let (taken, mut left) = share_out(&limits, sessions);
+        let mut carried: Vec<_> =
+            primaries.iter().zip(taken).map(|(&(name, backend), taken)| (name.clone(), backend, taken)).collect();
         for (name, backup) in able("backup") {
             let taken = left.min(backup.max_connections.unwrap_or(u32::MAX));
             left -= taken;
@@ -131,9 +124,74 @@ impl<'s> Shares<'s> {
     }
 }
 
+/// One session after the other to whom it makes the least full for his weight, the first of equals: how many each of these, a
+/// weight and a limit, would carry, and how many would find no place.
+fn share_out(backends: &[(u16, Option<u32>)], sessions: u32) -> (Vec<u32>, u32) {
+    // With n sessions a backend's fullness is n * 256 / weight, rounded down. Turned round: the most that keep it below a level.
+    let most = |&(weight, limit): &(u16, Option<u32>), level: u64| {
+        let most = (level * u64::from(weight.max(1))).saturating_sub(1) / 256;
+        u32::try_from(most).unwrap_or(u32::MAX).min(limit.unwrap_or(u32::MAX))
+    };
+    let are_enough = |level| {
+        let all = backends.iter().map(|backend| u64::from(most(backend, level))).sum::<u64>();
+        all <= u64::from(sessions)
+    };
+    // The highest level that there are enough sessions for, by halves; all sessions with one backend keep it below the last.
+    let (mut level, mut beyond) = (0, (u64::from(sessions) + 1) * 256 + 1);
+    while beyond - level > 1 {
+        let middle = level.midpoint(beyond);
+        if are_enough(middle) { level = middle } else { beyond = middle }
+    }
+    let mut taken: Vec<_> = backends.iter().map(|backend| most(backend, level)).collect();
+    let mut left = sessions - taken.iter().sum::<u32>();
+    // The rest is not enough for the next level: the first ones have it.
+    for (taken, backend) in taken.iter_mut().zip(backends) {
+        let more = (most(backend, level + 1) - *taken).min(left);
+        *taken += more;
+        left -= more;
+    }
+    (taken, left)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The same in the words of its description.
+    fn one_by_one(backends: &[(u16, Option<u32>)], sessions: u32) -> (Vec<u32>, u32) {
+        let mut taken = vec![0; backends.len()];
+        for left in (1..=sessions).rev() {
+            let free = (0..backends.len()).filter(|&at| backends[at].1.is_none_or(|limit| taken[at] < limit));
+            let load = |&at: &usize| u64::from(taken[at] + 1) * 256 / u64::from(backends[at].0.max(1));
+            let Some(at) = free.min_by_key(load) else { return (taken, left) };
+            taken[at] += 1;
+        }
+        (taken, 0)
+    }
+
+    #[test]
+    fn sharing_out_is_what_one_session_after_the_other_comes_to() {
+        for seed in 0..3_000 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let heaviest = random.u16(1..=300);
+            let backends: Vec<_> = (0..random.usize(0..8))
+                .map(|_| (random.u16(0..=heaviest), random.bool().then(|| random.u32(0..60))))
+                .collect();
+            let sessions = random.u32(0..400);
+            assert_eq!(share_out(&backends, sessions), one_by_one(&backends, sessions), "{backends:?}, {sessions}");
+        }
+    }
+
+    #[test]
+    fn a_million_sessions_over_a_thousand_backends_take_no_time() {
+        let backends: Vec<_> = (0..1000_u16).map(|at| (at % 256 + 1, (at % 3 > 0).then_some(2000))).collect();
+        let start = std::time::Instant::now();
+        for sessions in [0, 1, 1_000_000, u32::MAX] {
+            let (taken, left) = share_out(&backends, sessions);
+            assert_eq!(taken.iter().map(|taken| u64::from(*taken)).sum::<u64>() + u64::from(left), u64::from(sessions));
+        }
+        assert!(start.elapsed() < std::time::Duration::from_secs(1), "{:?}", start.elapsed());
+    }
 
     fn service(backends: &[(&str, &str, &str, u16, Option<u32>)], now: u32, peak: u32) -> ServiceStatus {
         let backend = |(name, role, state, weight, limit): &(&str, &str, &str, u16, Option<u32>)| {
