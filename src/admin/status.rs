@@ -165,7 +165,7 @@ pub struct BackendStatus {
     pub bytes_in: u64,
     /// Bytes from it to clients.
     pub bytes_out: u64,
-    /// How long the last probe took, in milliseconds.
+    /// How long the last probe took, in milliseconds, whether it passed or not.
     pub probe_ms: Option<f64>,
     /// The drain that holds it out, if any.
     pub drain: Option<Drain>,

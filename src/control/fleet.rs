@@ -161,6 +161,8 @@ impl Fleet {
         counters.results[outcome.result as usize].add(1);
         if outcome.result == Probed::Passed {
             counters.time.record(u64::try_from(outcome.took.as_micros()).unwrap_or(u64::MAX));
+        }
+        if outcome.result != Probed::LocalFault {
             watched.backend.condition.rcu(|condition| {
                 let mut condition = (**condition).clone();
                 condition.probe = Some(outcome.took);
@@ -308,6 +310,22 @@ mod tests {
         let text = format!("services: {{ web: {{ listen: 127.0.0.1:0, backends: {{ {backends} }} }} }}");
         std::fs::write(file.path(), text).unwrap();
         config::load(file.path()).unwrap().config
+    }
+
+    #[test]
+    fn the_time_shown_is_that_of_the_last_probe_whatever_came_of_it() {
+        let mut fleet = Fleet::new(&config("a: 10.0.0.1:80"), 1, Arc::default());
+        let id = fleet.services[0].backends[0].id;
+        let mut shown = |result, took| {
+            let took = Duration::from_millis(took);
+            fleet.probed(&Outcome { id, result, detail: "so it went".to_owned(), took }, Instant::now());
+            fleet.table().load().services[0].backends[0].condition.load().probe.map(|took| took.as_millis())
+        };
+        assert_eq!(shown(Probed::Passed, 1), Some(1));
+        assert_eq!(shown(Probed::TimedOut, 1000), Some(1000));
+        // It was not made.
+        assert_eq!(shown(Probed::LocalFault, 0), Some(1000));
+        assert_eq!(shown(Probed::Refused, 2), Some(2));
     }
 
     #[test]

@@ -63,7 +63,7 @@ pub struct Condition {
     pub since: Timestamp,
     /// Why, in words for people: `2 of 2 probes passed`, `connect refused, 3 of 3 probes failed`.
     pub reason: String,
-    /// How long the last probe that passed took.
+    /// How long the last probe took, whether it passed or not; one that this machine could not make does not count.
     pub probe: Option<Duration>,
     /// What holds it out, where it is [`State::Drained`].
     pub drain: Option<Drain>,

@@ -104,7 +104,7 @@ impl Outside {
     pub(super) fn probed(&mut self, outcome: &Outcome, now: Instant, timeline: &Timeline) -> bool {
         let Some(orphan) = self.0.iter_mut().find(|orphan| orphan.id == outcome.id) else { return false };
         let condition = &mut orphan.shown.condition;
-        if outcome.result == Probed::Passed {
+        if outcome.result != Probed::LocalFault {
             condition.probe = Some(outcome.took);
         }
         let Some(change) = orphan.health.on(HealthEvent::Probe(outcome.result, &outcome.detail), now) else {
