@@ -7,7 +7,7 @@ const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// The `step`-th number of the splitmix64 sequence (Steele, Lea, Flood 2014): every bit depends on every bit.
 #[inline]
-pub(super) fn splitmix64(step: u64) -> u64 {
+pub fn splitmix64(step: u64) -> u64 {
     let mut z = step.wrapping_add(1).wrapping_mul(STEP);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -25,6 +25,7 @@ use arc_swap::ArcSwap;
 pub use self::algorithm::Algorithm;
 pub use self::backend::{Backend, HasPlaces, Lease, Places, Role};
 pub use self::line::{Line, Ticket};
+pub use self::mixing::splitmix64;
 pub use self::opening::Opening;
 pub use self::service::{Member, Roster, Service, Standby, Unpicked};
 use crate::observe::counters::{Counter, PerWorker, Refused, ServiceCounters};

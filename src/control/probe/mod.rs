@@ -28,6 +28,7 @@ use tokio::time::sleep_until;
 pub use self::check::{Check, Target};
 use self::check::{Goodbye, Verdict};
 use crate::observe::counters::Probed;
+use crate::table::splitmix64;
 
 /// A watched backend's name between the prober and its owner, who chooses it.
 pub type Id = u64;
@@ -232,18 +233,15 @@ impl Prober {
     }
 }
 
-/// Numbers without a pattern that matters, to spread probes in time: splitmix64.
+/// Numbers without a pattern that matters, to spread probes in time.
 #[derive(Debug)]
 struct Dice(u64);
 
 impl Dice {
     /// Evenly from 0 up to 1.
     fn roll(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+        self.0 = self.0.wrapping_add(1);
+        (splitmix64(self.0) >> 11) as f64 / (1u64 << 53) as f64
     }
 
     /// From nine to eleven tenths of it.
