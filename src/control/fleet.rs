@@ -303,7 +303,7 @@ fn instant(at: Timestamp) -> Instant {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::Lease;
+    use crate::table::{Lease, Settings};
 
     fn config(backends: &str) -> Config {
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -326,6 +326,12 @@ mod tests {
         // It was not made.
         assert_eq!(shown(Probed::LocalFault, 0), Some(1000));
         assert_eq!(shown(Probed::Refused, 2), Some(2));
+    }
+
+    #[test]
+    fn what_a_table_has_by_default_is_what_the_configuration_has() {
+        let fleet = Fleet::new(&config("a: 10.0.0.1:80"), 1, Arc::default());
+        assert_eq!(fleet.table().load().services[0].settings, Settings::default());
     }
 
     #[test]
