@@ -42,7 +42,7 @@ impl Disk {
             looked.await.ok()
         };
         match timeout(PATIENCE, look).await.ok()?? {
-            Ok(sha256) if sha256 == file.sha256 => Some("same"),
+            Ok(sha256) if Some(sha256) == file.sha256 => Some("same"),
             Ok(_) => Some("changed"),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Some("missing"),
             Err(_) => None,
@@ -50,18 +50,14 @@ impl Disk {
     }
 }
 
-fn sha256_of(path: &Path) -> io::Result<String> {
+fn sha256_of(path: &Path) -> io::Result<[u8; 32]> {
     // Opening something that is not a file (a FIFO) could block.
     if !fs::metadata(path)?.is_file() {
         return Err(io::ErrorKind::InvalidInput.into());
     }
     let mut text = Vec::new();
     File::open(path)?.take(LONGEST_FILE).read_to_end(&mut text)?;
-    Ok(hex(&Sha256::digest(&text)))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    Ok(Sha256::digest(&text).into())
 }
 
 #[cfg(test)]
@@ -74,9 +70,7 @@ mod tests {
         let path = directory.path().join("balancer.yaml");
         let disk = Disk::default();
         fs::write(&path, "services: {}").unwrap();
-        // What sha256sum prints.
-        let sha256 = "d4fd3af6d6ccdaeefeec3b0c2fe3ae2d5dde874cc4ed1b7acbb2cec4dfdfe032".to_owned();
-        let mut file = ConfigFile::new(Some(path.clone()), sha256);
+        let mut file = ConfigFile::new(Some(path.clone()), Some(Sha256::digest("services: {}").into()));
         assert_eq!(disk.compare(&file).await, Some("same"));
         fs::write(&path, "services: {a: b}").unwrap();
         assert_eq!(disk.compare(&file).await, Some("changed"));

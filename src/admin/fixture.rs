@@ -45,7 +45,7 @@ pub(crate) fn view(services: &[&str], backends: &[&str]) -> Arc<View> {
         ))),
         started: Timestamp::now(),
         workers: WORKERS,
-        running: Arc::new(Running::new(ConfigFile::new(Some("/does/not/exist.yaml".into()), "0".repeat(64)))),
+        running: Arc::new(Running::new(ConfigFile::new(Some("/does/not/exist.yaml".into()), Some([0; 32])))),
         disk: Disk::default(),
         sessions: Arc::new(Places::new(NonZeroU32::new(9000))),
         counters: Arc::new(PerWorker::new(WORKERS)),

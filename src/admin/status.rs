@@ -62,7 +62,7 @@ pub struct Status {
 pub struct ConfigStatus {
     /// The file; null where the configuration is built in.
     pub path: Option<String>,
-    /// SHA-256 of what was read.
+    /// SHA-256 of what was read, in lower-case hexadecimal; empty where the configuration is built in.
     pub sha256: String,
     /// Counts the configurations applied, the first included.
     pub generation: u64,
@@ -262,7 +262,7 @@ impl Status {
             descriptors_max: view.descriptors_max,
             config: ConfigStatus {
                 path: file.path.as_ref().map(|path| path.display().to_string()),
-                sha256: file.sha256.clone(),
+                sha256: file.sha256.iter().flatten().map(|byte| format!("{byte:02x}")).collect(),
                 generation: table.generation,
                 loaded: time(file.loaded),
                 on_disk: on_disk.map(Into::into),

@@ -53,7 +53,7 @@ pub(super) fn run(_: &Arguments) -> ExitCode {
             let _ = introduce(&mut io::stdout(), &backends, &admin_socket, page);
             serve(Program {
                 config: config(&backends, page),
-                source: ConfigFile::new(None, String::new()),
+                source: ConfigFile::new(None, None),
                 admin_socket,
                 narrate: true,
             })

@@ -24,6 +24,6 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         Err(code) => return code,
     };
     let admin_socket = loaded.config.admin.socket.clone().unwrap_or_else(admin::default_socket);
-    let source = ConfigFile::new(Some(loaded.path), loaded.sha256);
+    let source = ConfigFile::new(Some(loaded.path), Some(loaded.sha256));
     serve(Program { config: loaded.config, source, admin_socket, narrate: false })
 }

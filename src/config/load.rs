@@ -20,8 +20,8 @@ pub struct Loaded {
     pub config: Config,
     /// The file, as it was named.
     pub path: PathBuf,
-    /// The SHA-256 of the file's bytes, in lower-case hexadecimal.
-    pub sha256: String,
+    /// The SHA-256 of the file's bytes.
+    pub sha256: [u8; 32],
 }
 
 /// Reads and validates a configuration file; binds nothing and changes nothing.
@@ -40,7 +40,7 @@ fn understand(path: &Path, bytes: &[u8]) -> Result<Loaded, Report> {
         Err(error) => return Err(not_utf8(path, bytes, error.valid_up_to())),
     };
     let config = parse(text).map_err(|problems| Report::new(path, text, problems))?;
-    Ok(Loaded { config, path: path.to_owned(), sha256: hex(&Sha256::digest(bytes)) })
+    Ok(Loaded { config, path: path.to_owned(), sha256: Sha256::digest(bytes).into() })
 }
 
 pub(super) fn parse(text: &str) -> Result<Config, Vec<Problem>> {
@@ -149,10 +149,6 @@ fn names(directory: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -256,7 +252,6 @@ mod tests {
     fn the_digest_is_of_the_bytes_of_the_file() {
         let bytes = "\u{feff}services: { web: { listen: 0.0.0.0:0, backends: { web-01: 10.0.0.1:80 } } }";
         let Ok(loaded) = understand(Path::new("x"), bytes.as_bytes()) else { panic!("a valid file was refused") };
-        assert_eq!(loaded.sha256, hex(&Sha256::digest(bytes)));
-        assert_eq!(loaded.sha256.len(), 64);
+        assert_eq!(loaded.sha256[..], Sha256::digest(bytes)[..]);
     }
 }

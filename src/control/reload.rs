@@ -225,7 +225,7 @@ impl Control {
         }
         sessions.set_limit(Some(limit));
         fleet.apply(&config, now());
-        running.file.store(Arc::new(ConfigFile::new(Some(path), sha256)));
+        running.file.store(Arc::new(ConfigFile::new(Some(path), Some(sha256))));
         self.parts.config = config;
         if let Err(error) = self.commit(prepared) {
             // Its end is reported, or the watchdog finds it.

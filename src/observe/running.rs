@@ -56,15 +56,15 @@ pub type Listening = IndexMap<Arc<str>, Vec<String>>;
 pub struct ConfigFile {
     /// Where it was read; `None`: the configuration is built in.
     pub path: Option<PathBuf>,
-    /// SHA-256 of what was read, in lower-case hexadecimal; empty where the configuration is built in.
-    pub sha256: String,
+    /// SHA-256 of what was read; `None`: the configuration is built in.
+    pub sha256: Option<[u8; 32]>,
     /// When it was loaded.
     pub loaded: Timestamp,
 }
 
 impl ConfigFile {
     /// A file that has just been read, with the SHA-256 of its bytes.
-    pub fn new(path: Option<PathBuf>, sha256: String) -> Self {
+    pub fn new(path: Option<PathBuf>, sha256: Option<[u8; 32]>) -> Self {
         Self { path, sha256, loaded: Timestamp::now() }
     }
 }

@@ -64,6 +64,7 @@ fn the_status_tells_names_numbers_and_reasons() {
     assert_eq!(status["config"]["path"], "/does/not/exist.yaml");
     assert_eq!(status["config"]["generation"], 1);
     assert_eq!(status["config"]["on_disk"], "missing");
+    assert_eq!(status["config"]["sha256"], "00".repeat(32));
     let started = status["started"].as_str().unwrap();
     assert!(started.ends_with('Z') && started.parse::<jiff::Timestamp>().is_ok(), "{started}");
 
