@@ -24,7 +24,9 @@ fn compare_where(environment: &[(&str, &str)], arguments: &[&str]) -> Output {
 /// In a process group of its own, as a terminal starts it.
 fn start(environment: &[(&str, &str)], arguments: &[&str]) -> Child {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/compare.sh");
-    let mut command = Command::new(script);
+    // Tests that run in the background are started with interrupts ignored, and a shell cannot take that back.
+    let mut command = Command::new("env");
+    command.arg("--default-signal=INT").arg(script);
     // scripts/test.sh has installed what is needed.
     command.args(arguments).args(["--no-install", "--binary", env!("CARGO_BIN_EXE_balancer")]);
     command.envs(environment.iter().copied());
