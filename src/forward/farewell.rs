@@ -9,6 +9,7 @@ use slab::Slab;
 
 use super::session::{Millis, NEVER};
 use super::slot::Slot;
+use crate::observe::condition::State;
 use crate::table::Backend;
 
 /// One session, when its turn is, and whom it is to leave: it may be with another backend by then.
@@ -58,7 +59,8 @@ impl Farewell {
         self.0.front().map_or(NEVER, |leaver| leaver.at)
     }
 
-    /// The number of the next session whose turn it is and that is still with the backend that it is to leave.
+    /// The number of the next session whose turn it is and that is still with the backend that it is to leave. Nobody leaves one that
+    /// is back.
     pub(super) fn next(&mut self, sessions: &Slab<Slot>, now: Millis) -> Option<u32> {
         let mut again = Vec::new();
         let mut next = None;
@@ -66,6 +68,7 @@ impl Farewell {
             let leaver = self.0.pop_front()?;
             let with_it = |slot: &&Slot| {
                 slot.generation == leaver.generation
+                    && leaver.backend.condition.load().state == State::Drained
                     && slot.backend.as_ref().is_some_and(|own| Arc::ptr_eq(own.owner(), &leaver.backend))
             };
             if let Some(slot) = sessions.get(leaver.slot as usize).filter(with_it) {

@@ -346,6 +346,28 @@ fn who_has_gone_from_a_sick_backend_to_another_is_not_closed_with_it() {
 }
 
 #[test]
+fn nobody_leaves_a_backend_any_more_that_is_restored() {
+    let machine = Machine::shared();
+    let (a, b) = (Backend::echo(), Backend::echo());
+    let balancer = machine.start(two(&a, &b));
+    up(&balancer);
+    let clients: Vec<TcpStream> = (0..20).map(|_| balancer.connect()).collect();
+    clients.iter().for_each(exchange);
+    done(&balancer, &["drain", "web/web-02", "--for", "1h", "--close-after", "10ms", "--spread", "2s"]);
+    wait_until("the first have left", PATIENCE, || balancer.closed("drain") >= 2);
+    done(&balancer, &["restore", "web/web-02"]);
+    // Who is being reset by then still counts.
+    std::thread::sleep(Duration::from_millis(100));
+    let closed = balancer.closed("drain");
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(balancer.closed("drain"), closed);
+    assert_eq!(balancer.number("/sessions"), 20 - closed);
+    drop(clients);
+    balancer.await_no_session();
+    balancer.stop();
+}
+
+#[test]
 fn a_backend_that_has_taken_over_the_name_of_another_is_closed_alone() {
     let machine = Machine::shared();
     let (a, before, after) = (Port::refusing(), Backend::echo(), Backend::echo());
