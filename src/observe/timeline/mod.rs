@@ -1,7 +1,7 @@
 //! The incident timeline: what happened and when, kept in memory for those who ask, and on disk for when the process is gone.
 //!
 //! Whoever decides something records it; recording costs a queue's place and never waits. The file is a ring of fixed records
-//! with checksums ([`file`]), written by a thread of its own.
+//! with checksums ([`mod@file`]), written by a thread of its own.
 
 pub mod file;
 #[cfg(test)]
