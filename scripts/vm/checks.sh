@@ -7,9 +7,9 @@ cd /vm || exit
 say() { printf 'VM %s\n' "$*"; }
 # check NAME COMMAND...: one line, and what the command said where it failed.
 check() {
-  local name=$1 start=$SECONDS pid guard code=0
+  local name=$1 start=$SECONDS said=said.$BASHPID pid guard code=0
   shift
-  "$@" >said 2>&1 &
+  "$@" >"$said" 2>&1 &
   pid=$!
   (sleep 240; kill "$pid" 2>/dev/null) &
   guard=$!
@@ -19,7 +19,7 @@ check() {
     say "PASS $name ($((SECONDS - start)) s)"
   else
     say "FAIL $name"
-    sed 's/^/VM   /' said
+    sed 's/^/VM   /' "$said"
     journalctl -u balancer --no-pager -n 15 2>&1 | sed 's/^/VM   /'
   fi
 }
@@ -204,10 +204,13 @@ check "systemctl reload applies a change in the same process" reloads
 check "systemctl reload fails on a broken file, which changes nothing" refuses_a_broken_file
 check "the access log is written and reopened" writes_the_access_log
 check "a killed process is started again" is_started_again_after_a_sudden_death
+# The watchdog takes its time, and these have balancers of their own.
+check "behaviours of the forwarding core on this kernel" behaviours &
+behaviours=$!
 check "the watchdog notices a worker that hangs" watchdog_notices_a_worker_that_hangs
+wait "$behaviours"
 check "an upgrade of the package under load costs no connection" package_upgrade_costs_no_connection
 check "stop: open sessions get their drain, then the service has stopped" stops_with_sessions_open
 check "a socket unit starts the service at its first client" socket_activation
 check "a purge leaves nothing behind" purge_leaves_nothing
-check "behaviours of the forwarding core on this kernel" behaviours
 say "END"

@@ -109,15 +109,17 @@ fn a_balancer_with_nothing_to_do_does_not_look_like_one_that_waits_for_a_disk() 
     let balancer = machine.start(Setup::new().backend("a", backend.address));
     let client = balancer.connect();
     exchange(&client);
-    let mut least = 100;
-    for _ in 0..5 {
+    let used = balancer.uses("no_iowait");
+    // Others on this machine may wait for a disk for a moment.
+    let (mut least, mut looks) = (100, 0);
+    while least >= 30 && looks < if used { 5 } else { 1 } {
         let before = idle_ticks();
         std::thread::sleep(Duration::from_secs(1));
         let after = idle_ticks();
         let (idle, waiting) = (after.0 - before.0, after.1 - before.1);
-        least = least.min(100 * waiting / (idle + waiting).max(1));
+        (least, looks) = (least.min(100 * waiting / (idle + waiting).max(1)), looks + 1);
     }
     // Each worker would make a core look so, all of the time.
-    assert!(least < 30 || !balancer.uses("no_iowait"), "{least} % of the idle time is said to be waiting for a disk");
+    assert!(least < 30 || !used, "{least} % of the idle time is said to be waiting for a disk");
     balancer.stop_after(client);
 }
