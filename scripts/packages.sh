@@ -3,7 +3,9 @@
 
 PATH=$PATH:${CARGO_HOME:-${HOME-}/.cargo}/bin:/usr/local/sbin:/usr/sbin:/sbin
 
-# What scripts/package-test.sh and scripts/vm-test.sh need.
+# What scripts/package.sh, scripts/package-test.sh and scripts/vm-test.sh need.
+# shellcheck disable=SC2034
+deb_needs=(dpkg-deb:dpkg dpkg-shlibdeps:dpkg-dev gzip:gzip)
 # shellcheck disable=SC2034
 package_needs=(debootstrap:debootstrap lintian:lintian nginx:nginx wrk:wrk curl:curl dpkg-deb:dpkg)
 # shellcheck disable=SC2034
