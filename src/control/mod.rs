@@ -373,13 +373,16 @@ impl Control {
     fn tell_all(&self, command: impl Fn() -> Command) {
         for (worker, commander) in self.parts.commanders.iter().enumerate() {
             // A worker whose last session has ended during a stop is gone, as it should be.
-            if let Err(error) = commander.tell(command())
+            if let Err(error) = commander.leave_word(command())
                 && self.state == State::Serving
             {
                 // Its end is reported, or the deadline finds it.
                 log::error!("worker {worker}: {error}");
             }
         }
+        // Each has its word before any acts on it: the place that the end of a session gives back is not taken by a client of another
+        // worker, whose end is due as well.
+        self.parts.commanders.iter().for_each(|commander| commander.bell().ring());
     }
 }
 

@@ -165,9 +165,14 @@ pub struct Deaf;
 impl Commander {
     /// Tells the worker, and wakes it.
     pub fn tell(&self, command: Command) -> Result<(), Deaf> {
-        self.commands.try_send(command).map_err(|_| Deaf)?;
+        self.leave_word(command)?;
         self.bell().ring();
         Ok(())
+    }
+
+    /// Tells the worker when it wakes next.
+    pub fn leave_word(&self, command: Command) -> Result<(), Deaf> {
+        self.commands.try_send(command).map_err(|_| Deaf)
     }
 
     /// The worker's bell.
