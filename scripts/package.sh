@@ -15,7 +15,7 @@ PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 command -v cargo >/dev/null || die "needs Rust (cargo); https://rustup.rs installs it"
 # Not optimised: it is compiled in half the time, and used once.
 command -v cargo-deb >/dev/null || cargo install --locked --debug cargo-deb >&2
-install_missing "${deb_needs[@]}"
+install_missing dpkg-deb:dpkg dpkg-shlibdeps:dpkg-dev gzip:gzip
 
 cargo build --locked --release >&2
 rm -rf target/package

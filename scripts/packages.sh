@@ -3,9 +3,7 @@
 
 PATH=$PATH:${CARGO_HOME:-${HOME-}/.cargo}/bin:/usr/local/sbin:/usr/sbin:/sbin
 
-# What scripts/package.sh, scripts/package-test.sh and scripts/vm-test.sh need.
-# shellcheck disable=SC2034
-deb_needs=(dpkg-deb:dpkg dpkg-shlibdeps:dpkg-dev gzip:gzip)
+# What scripts/package-test.sh and scripts/vm-test.sh need.
 # shellcheck disable=SC2034
 package_needs=(debootstrap:debootstrap lintian:lintian nginx:nginx wrk:wrk curl:curl dpkg-deb:dpkg)
 # shellcheck disable=SC2034

@@ -52,12 +52,12 @@ if [[ -n $install ]]; then
   # Compiled while the rest is installed. What is wrong with it is said again where the tests run.
   cargo test --locked --no-run >&2 </dev/null &
   compiling=$!
-  needs=(ip:iproute2 nft:nftables ethtool:ethtool setpriv:util-linux chrt:util-linux ps:procps curl:curl python3:python3
+  needs=(ip:iproute2 nft:nftables ethtool:ethtool setpriv:util-linux ps:procps curl:curl python3:python3
     systemd-analyze:systemd groff:groff-base '/usr/share/i18n/locales/de_DE:locales'
     tmux:tmux promtool:prometheus '/usr/share/fonts/*/*/*.ttf:fonts-dejavu-core'
     nginx:nginx redis-server:redis-server redis-benchmark:redis-tools wrk:wrk iperf3:iperf3
     '/usr/lib/postgresql/*/bin/initdb:postgresql' '/usr/lib/postgresql/*/bin/pgbench:postgresql-contrib')
-  if [[ -n $package_too ]]; then needs+=("${deb_needs[@]}" "${package_needs[@]}" "${vm_needs[@]}"); fi
+  if [[ -n $package_too ]]; then needs+=("${package_needs[@]}" "${vm_needs[@]}"); fi
   install_missing "${needs[@]}"
   # Ubuntu has no browser as a package.
   if is_missing chromium-headless-shell && [[ -z $(apt-cache search --names-only '^chromium-headless-shell$') ]]; then
@@ -90,22 +90,21 @@ what_failed() {
   awk '/^== / { title = $0 } /^failures:$/ && !shown { shown = 1; print title } /^test result: / { shown = 0 } shown' "$results"
 }
 
+run "all tests"
+BALANCER_DISABLE=all run "the behaviours again, without optional kernel features" --test behaviours
+
 package_tests=0
 # counts_as COMMAND...: one more test, by the command's exit.
 counts_as() { if "$@"; then package_tests=$((package_tests + 1)); else broken=$((broken + 1)); fi; }
 
-# prepare_package: the package and the two roots that it is tested in, made where nobody else wants the processor.
-prepare_package() {
-  chrt --idle --pid 0 "$BASHPID" || true
-  scripts/package.sh >"$kept/package" && scripts/package-test.sh --keep "$kept" --prepare && scripts/vm-test.sh --keep "$kept" --prepare
-}
-
-# test_package PREPARING: in a clean root and in a virtual machine, at once.
+# test_package: both roots are made while the package is built. Where that fails, the test itself tries again and says why.
 test_package() {
   local package in_clean_root
   say "== the Debian package, in a clean root and in a virtual machine"
-  wait "$1" || { cat "$kept/preparing" >&2; broken=$((broken + 1)); return; }
-  package=$(<"$kept/package")
+  scripts/package-test.sh --keep "$kept" --prepare >/dev/null 2>&1 &
+  scripts/vm-test.sh --keep "$kept" --prepare >/dev/null 2>&1 &
+  package=$(scripts/package.sh) || { broken=$((broken + 1)); return; }
+  wait
   TMPDIR=$kept scripts/package-test.sh --keep "$kept" --package "$package" >"$kept/package-test" 2>&1 &
   in_clean_root=$!
   counts_as scripts/vm-test.sh --keep "$kept" --package "$package"
@@ -113,16 +112,8 @@ test_package() {
   cat "$kept/package-test" >&2
 }
 
-run "all tests"
-preparing=''
 if [[ -n $package_too ]]; then
-  prepare_package >"$kept/preparing" 2>&1 &
-  preparing=$!
-fi
-BALANCER_DISABLE=all run "the behaviours again, without optional kernel features" --test behaviours
-
-if [[ -n $preparing ]]; then
-  test_package "$preparing"
+  test_package
 else
   say "the Debian package is tested only as root, without filters, on Debian: scripts/package-test.sh, scripts/vm-test.sh"
 fi
