@@ -299,6 +299,8 @@ fn a_new_backend_is_probed_before_it_serves_and_known_ones_keep_their_state() {
     assert_eq!(balancer.of_backend("new", "failures"), 0, "no client was given to it");
     let _now = Backend::named_on(new.listen(), "new");
     balancer.await_state(&state("new"), "up");
+    // The workers hear of it right after the status.
+    wait_until("it serves", PATIENCE, || served_by(balancer.address()) == "new");
     let names: Vec<_> = (0..4).map(|_| served_by(balancer.address())).collect();
     assert_eq!(names.iter().filter(|name| *name == "new").count(), 2, "{names:?}");
     // Not probed any more: who is down gets its second chance, who is up stays.
