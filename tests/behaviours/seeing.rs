@@ -147,6 +147,7 @@ fn each_session_is_one_line_with_its_bytes_and_its_end_and_a_renamed_log_is_begu
 
 #[test]
 fn an_access_log_that_cannot_be_written_is_an_error_at_the_start() {
+    let _machine = Machine::shared();
     let directory = tempfile::tempdir().expect("a directory");
     let config = directory.path().join("balancer.yaml");
     let yaml = format!(

@@ -90,6 +90,7 @@ fn a_worker_that_cannot_go_on_takes_the_process_down_which_says_why() {
 
 #[test]
 fn a_start_that_fails_says_why_and_what_to_do() {
+    let _machine = Machine::shared();
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("balancer.yaml");
     let at = directory.path().display();
