@@ -23,7 +23,7 @@ use crate::observe::counters::PerWorker;
 use crate::observe::running::{ConfigFile, Running};
 use crate::observe::timeline::Timeline;
 use crate::sys::features::{self, Features};
-use crate::sys::{Errno, process, ring, socket};
+use crate::sys::{Errno, process, ring, shortage, socket};
 use crate::table::Places;
 
 /// What is to run.
@@ -71,13 +71,8 @@ pub enum Failure {
 fn remedy(error: &io::Error) -> &'static str {
     match Errno::from_io_error(error) {
         Some(Errno::AGAIN) => "raise the limit of threads and processes (TasksMax= in the unit, ulimit -u)",
-        Some(Errno::MFILE) => "raise the limit of descriptors (LimitNOFILE= in the unit, ulimit -n)",
-        Some(Errno::NFILE) => "raise fs.file-max",
-        Some(Errno::NOBUFS | Errno::NOMEM) => "the machine is short of memory: see free(1)",
-        Some(Errno::PERM | Errno::ACCESS) => {
-            "a seccomp profile (SystemCallFilter= in the unit, a container's) or SELinux forbids it: allow it there"
-        }
-        _ => "the lines above and the kernel's log (journalctl -k) may say more",
+        Some(other) => shortage::remedy(other),
+        None => "the lines above may say more",
     }
 }
 

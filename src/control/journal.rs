@@ -8,7 +8,7 @@ use super::probe::Outcome;
 use crate::link::Report;
 use crate::observe::counters::{Probed, Refused};
 use crate::observe::timeline::{Event, Kind, Timeline};
-use crate::sys::Errno;
+use crate::sys::{Errno, shortage};
 use crate::table::Published;
 
 /// Lines of one kind are at least this far apart.
@@ -196,19 +196,13 @@ pub(super) fn connect_failure(error: Errno) -> String {
 
 fn remedy(error: Errno) -> &'static str {
     match error {
-        Errno::MFILE => "raise the limit of descriptors (LimitNOFILE= in the unit)",
-        Errno::NFILE => "raise fs.file-max",
         Errno::ADDRNOTAVAIL | Errno::ADDRINUSE | Errno::AGAIN => {
             "widen net.ipv4.ip_local_port_range, or set net.ipv4.tcp_tw_reuse=1"
         }
         Errno::AFNOSUPPORT => {
             "IPv6 is switched off here, or RestrictAddressFamilies= in the unit leaves it out: allow it, or give the backend an IPv4 address"
         }
-        Errno::NOBUFS | Errno::NOMEM => "the machine is short of memory: see free(1), and net.ipv4.tcp_mem in sysctl",
-        Errno::PERM | Errno::ACCESS => {
-            "a seccomp profile (SystemCallFilter= in the unit, a container's) or SELinux forbids it: allow it there"
-        }
-        _ => "the kernel's log may say more (journalctl -k)",
+        other => shortage::remedy(other),
     }
 }
 
@@ -217,20 +211,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_remedy_is_for_what_went_wrong() {
+    fn what_a_socket_lacks_comes_with_what_to_do() {
         for (error, words) in [
-            (Errno::MFILE, "LimitNOFILE="),
-            (Errno::NFILE, "fs.file-max"),
             (Errno::ADDRNOTAVAIL, "ip_local_port_range"),
             (Errno::AFNOSUPPORT, "RestrictAddressFamilies="),
-            (Errno::NOMEM, "short of memory"),
-            (Errno::PERM, "SystemCallFilter="),
-            (Errno::ACCESS, "SELinux"),
-            (Errno::PROTONOSUPPORT, "journalctl -k"),
+            (Errno::MFILE, "LimitNOFILE="),
         ] {
             let said = remedy(error);
             assert!(said.contains(words), "{error}: {said}");
-            assert_eq!(said.contains("memory"), error == Errno::NOMEM, "{error}: {said}");
         }
     }
 }

@@ -11,7 +11,7 @@ use super::token::{Token, What};
 use crate::link::Report;
 use crate::observe::counters::Refused;
 use crate::sys::ring::Completion;
-use crate::sys::{Errno, socket};
+use crate::sys::{Errno, shortage, socket};
 use crate::table::{Backend, Lease, Ticket, Unpicked};
 
 impl Slot {
@@ -35,7 +35,7 @@ impl Slot {
                 // The place goes back, and who waits for it is told.
                 drop(backend);
                 io.call(&self.service.line);
-                return Some(if is_local(error) {
+                return Some(if shortage::is_local(error) {
                     Event::Unserved(Refused::Descriptors)
                 } else {
                     Event::ConnectFailed
@@ -71,7 +71,7 @@ impl Slot {
                 return Event::Connected;
             }
             Err(error) => {
-                self.local_fault = is_local(error);
+                self.local_fault = shortage::is_local(error);
                 if self.local_fault {
                     io.report_rarely(Cause::LocalFault, || Report::LocalFault { doing: "connect to a backend", error });
                 } else if error != Errno::CANCELED || self.session.connect_timed_out() {
@@ -194,18 +194,4 @@ impl Slot {
 
 fn millis(duration: Duration) -> Millis {
     u64::try_from(duration.as_millis()).unwrap_or(NEVER)
-}
-
-/// A connect that failed for want of something on this machine. `EADDRNOTAVAIL`: no local port left; connect(2), ip(7).
-fn is_local(error: Errno) -> bool {
-    matches!(
-        error,
-        Errno::ADDRNOTAVAIL
-            | Errno::ADDRINUSE
-            | Errno::AGAIN
-            | Errno::NOBUFS
-            | Errno::NOMEM
-            | Errno::MFILE
-            | Errno::NFILE
-    )
 }

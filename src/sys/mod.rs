@@ -9,6 +9,7 @@ pub mod pipe;
 pub mod process;
 mod receive;
 pub mod ring;
+pub mod shortage;
 pub mod socket;
 pub mod unix;
 

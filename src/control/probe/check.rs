@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::observe::counters::Probed;
+use crate::sys::shortage;
 
 /// How much of an answer is looked at, in bytes.
 const ENOUGH: usize = 4096;
@@ -275,15 +276,9 @@ pub(super) fn failed(error: &io::Error, what: &str) -> Verdict {
         }
         Some(Errno::HOSTUNREACH | Errno::HOSTDOWN) => Verdict::new(Probed::Unreachable, "host unreachable"),
         Some(Errno::NETUNREACH | Errno::NETDOWN) => Verdict::new(Probed::Unreachable, "network unreachable"),
-        Some(
-            Errno::MFILE
-            | Errno::NFILE
-            | Errno::NOBUFS
-            | Errno::NOMEM
-            | Errno::ADDRNOTAVAIL
-            | Errno::ADDRINUSE
-            | Errno::AGAIN,
-        ) => Verdict::new(Probed::LocalFault, format!("this machine could not probe: {error}")),
+        Some(local) if shortage::is_local(local) => {
+            Verdict::new(Probed::LocalFault, format!("this machine could not probe: {error}"))
+        }
         // Forbidden by a rule of this machine, an address family that the kernel lacks: no way leads there.
         _ => Verdict::new(Probed::Unreachable, format!("{what} failed: {error}")),
     }
