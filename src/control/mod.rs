@@ -301,6 +301,8 @@ impl Control {
                 },
             }
         }
+        // What is left waits for disks, which may hang.
+        self.parts.signals.end_at_the_next();
         log::info!("stopped");
         journal.close();
         self.record(Kind::Stop, None, "stopped");

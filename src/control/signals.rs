@@ -1,7 +1,11 @@
 //! The process's signals, as what they ask for.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag::register_conditional_shutdown;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// What a signal asks for.
@@ -25,6 +29,8 @@ pub struct Signals {
     hangup: Signal,
     user1: Signal,
     user2: Signal,
+    /// Whether the next SIGTERM or SIGINT ends the process where it stands.
+    last: Arc<AtomicBool>,
 }
 
 impl Signals {
@@ -33,13 +39,23 @@ impl Signals {
     /// # Errors
     /// What the system says.
     pub fn install() -> io::Result<Self> {
+        let last = Arc::new(AtomicBool::new(false));
+        for signal in [SIGTERM, SIGINT] {
+            register_conditional_shutdown(signal, 1, Arc::clone(&last))?;
+        }
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
             user1: signal(SignalKind::user_defined1())?,
             user2: signal(SignalKind::user_defined2())?,
+            last,
         })
+    }
+
+    /// From here on nobody asks for the next one: a SIGTERM or SIGINT ends the process at once, with status 1.
+    pub(super) fn end_at_the_next(&self) {
+        self.last.store(true, Ordering::SeqCst);
     }
 
     /// The next one.

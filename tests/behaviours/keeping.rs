@@ -1,7 +1,7 @@
 //! What the state directory keeps: also what happens at a start, on disks that can do less, for one balancer at a time.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -164,6 +164,25 @@ fn a_disk_that_hangs_holds_up_neither_an_upgrade_nor_a_stop() {
     let process = balancer.process();
     process.signal(Signal::TERM);
     wait_until("it has ended", PATIENCE, || !process.is_alive());
+}
+
+#[test]
+fn who_does_not_wait_for_a_disk_that_hangs_ends_a_stop_with_a_second_signal() {
+    let machine = Machine::alone();
+    let (a, b) = (Backend::echo(), Backend::echo());
+    let mut balancer = machine.start(two(&a, &b));
+    up(&balancer);
+    let process = balancer.process();
+    let held = ["leases", "timeline"].map(|thread| process.hold(thread));
+    balancer.signal(Signal::TERM);
+    balancer.await_logged("stopped");
+    let second = Instant::now();
+    balancer.signal(Signal::TERM);
+    wait_until("it has ended", PATIENCE, || !process.is_alive());
+    assert!(second.elapsed() < Duration::from_millis(150), "{:?}", second.elapsed());
+    // Whoever holds a thread is told first.
+    drop(held);
+    assert_eq!(balancer.wait(PATIENCE).0, Some(1));
 }
 
 #[test]
