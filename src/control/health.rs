@@ -14,7 +14,8 @@
 //! ```
 //!
 //! - A fault of this machine is no event: it changes nothing and ends no run of passes or failures.
-//! - Where probes pass and traffic fails, traffic is right. Each time it proves right again within [`Health::SETTLED`]
+//! - Where probes pass and traffic fails, traffic is right. That they disagree is known from the first probe after such a
+//!   fall: one that passed before says nothing of a server that has died since. Each time it proves right again within [`Health::SETTLED`]
 //!   of such a return, the next return needs twice the passes, up to [`Health::MOST_DOUBLINGS`] doublings.
 //! - Without a probe nothing but traffic can tell: a backend that it took down is tried again after a pause, which
 //!   doubles in the same way, up to [`Health::LONGEST_PAUSE`].
@@ -54,7 +55,7 @@ pub enum Event<'a> {
     Tick,
 }
 
-/// A change of state, to be published and logged: one line each.
+/// A change of state, to be published and logged: one line each. Where only more is known of why, the state stays.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// The state until now.
@@ -63,7 +64,7 @@ pub struct Change {
     pub to: State,
     /// Why, in words for people.
     pub reason: String,
-    /// Traffic fails although its probes pass.
+    /// Traffic took it down, and its probes pass.
     pub disagree: bool,
 }
 
@@ -72,8 +73,8 @@ pub struct Change {
 pub struct Health {
     settings: Settings,
     phase: Phase,
-    /// The last probe that said anything: whether it passed.
-    passing: Option<bool>,
+    /// Why traffic took it down, until a probe has told what it thinks of that.
+    accused: Option<String>,
     /// How often in a row traffic took it down soon after a return.
     relapses: u32,
 }
@@ -107,7 +108,7 @@ impl Health {
     /// A backend that is new: `starting`, or `up` at once if it is not probed.
     pub fn new(settings: Settings) -> Self {
         let phase = if settings.probed { Phase::Starting } else { Phase::Up { failures: 0, returned: None } };
-        Self { settings, phase, passing: None, relapses: 0 }
+        Self { settings, phase, accused: None, relapses: 0 }
     }
 
     /// The same backend as if it were new: nobody knows how it is until it is probed.
@@ -141,9 +142,6 @@ impl Health {
     /// for a probe that is not made any more: `starting` ends, and `down` gets its pause.
     pub fn configure(&mut self, settings: Settings, now: Instant) -> Option<Change> {
         self.settings = settings;
-        if !settings.probed {
-            self.passing = None;
-        }
         let doublings = self.doublings();
         match &mut self.phase {
             Phase::Starting if !settings.probed => Some(self.rise("not probed".to_owned(), now)),
@@ -174,7 +172,7 @@ impl Health {
     }
 
     fn passed(&mut self, now: Instant) -> Option<Change> {
-        self.passing = Some(true);
+        let accused = self.accused.take();
         match &mut self.phase {
             Phase::Starting => Some(self.rise("first probe passed".to_owned(), now)),
             Phase::Up { failures, .. } => {
@@ -183,14 +181,21 @@ impl Health {
             }
             Phase::Down { passes, needed, .. } => {
                 *passes += 1;
-                let (passes, needed) = (*passes, *needed);
-                (passes >= needed).then(|| self.rise(format!("{needed} of {needed} probes passed"), now))
+                let (returns, passed) = (*passes >= *needed, format!("{needed} of {needed} probes passed"));
+                let Some(accused) = accused else { return returns.then(|| self.rise(passed, now)) };
+                let although = format!("{accused} although its probes pass");
+                let change = if returns {
+                    self.rise(format!("{passed}: {although}"), now)
+                } else {
+                    self.change(self.phase, although)
+                };
+                Some(Change { disagree: true, ..change })
             }
         }
     }
 
     fn failed(&mut self, why: &str) -> Option<Change> {
-        self.passing = Some(false);
+        self.accused = None;
         let fall = self.settings.fall.max(1);
         let reason = match &mut self.phase {
             Phase::Starting => format!("first probe failed: {why}"),
@@ -219,16 +224,13 @@ impl Health {
         }
         let relapse = returned.is_some_and(|at| now.saturating_duration_since(at) < Self::SETTLED);
         self.relapses = if relapse { self.relapses.saturating_add(1) } else { 0 };
-        let mut reason = match count {
+        let reason = match count {
             1 => format!("1 connect of a client failed ({why})"),
             _ => format!("{count} connects of clients failed in a row ({why})"),
         };
-        let disagree = self.passing == Some(true);
-        if disagree {
-            reason.push_str(" although its probes pass");
-        }
+        self.accused = self.settings.probed.then(|| reason.clone());
         let again = if self.settings.probed { None } else { now.checked_add(self.pause()) };
-        Some(Change { disagree, ..self.fall(reason, true, again) })
+        Some(self.fall(reason, true, again))
     }
 
     fn tick(&mut self, now: Instant) -> Option<Change> {

@@ -257,11 +257,12 @@ fn what_was_refused_and_where_probes_and_traffic_disagree_is_in_the_timeline() {
     assert!(balancer.reload_refused().contains("rise"));
     balancer.connect();
     let second = balancer.connect();
-    balancer.await_state("/services/web/backends/web-02/state", "down");
+    balancer.await_logged("although its probes pass");
     in_order(
         &story(&balancer),
         &[
             ("reload_refused", "reload invalid"),
+            ("state", "up -> down: 1 connect of a client failed (connect refused); left to serve: 1 of 2 backends"),
             ("disagree", "although its probes pass; left to serve: 1 of 2 backends"),
         ],
     );

@@ -26,7 +26,8 @@ impl Tracked {
             State::Up => log::Level::Info,
             _ => log::Level::Warn,
         };
-        let text = format!("{role} {name} ({address}): {} -> {}: {reason}; {left}", from.label(), to.label());
+        let change = if from == to { to.label().to_owned() } else { format!("{} -> {}", from.label(), to.label()) };
+        let text = format!("{role} {name} ({address}): {change}: {reason}; {left}");
         log::log!(level, "{service}: {text}");
         let event = Event { by: by.map(Into::into), state: Some(label.to_owned()), ..Event::new(kind, text) };
         self.timeline.record(event.of(service).with(name));

@@ -297,11 +297,12 @@ impl Watched {
         if self.drain.is_some() { State::Drained } else { self.health.state() }
     }
 
-    /// Has everybody see how it is.
+    /// Has everybody see how it is, and why.
     pub(super) fn show(&self, reason: String) {
-        let probe = self.backend.condition.load().probe;
-        let (state, drain) = (self.state(), self.drain.clone());
-        self.backend.condition.store(Arc::new(Condition { state, since: Timestamp::now(), reason, probe, drain }));
+        let before = self.backend.condition.load();
+        let (state, drain, probe) = (self.state(), self.drain.clone(), before.probe);
+        let since = if state == before.state { before.since } else { Timestamp::now() };
+        self.backend.condition.store(Arc::new(Condition { state, since, reason, probe, drain }));
     }
 
     /// Has everybody see what holds it out, which has not changed its state.
