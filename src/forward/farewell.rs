@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use slab::Slab;
 
 use super::session::{Millis, NEVER};
 use super::slot::Slot;
-use crate::observe::condition::State;
 use crate::table::Backend;
 
 /// One session, when its turn is, and whom it is to leave: it may be with another backend by then.
@@ -19,6 +19,8 @@ struct Leaver {
     slot: u32,
     generation: u32,
     backend: Arc<Backend>,
+    /// The drain for which it leaves.
+    drained: Timestamp,
 }
 
 /// See the module. The next one first.
@@ -26,7 +28,8 @@ struct Leaver {
 pub(super) struct Farewell(VecDeque<Leaver>);
 
 impl Farewell {
-    /// Notes the sessions with a backend, which is known by its service, name and address: after a reload its name may be another's.
+    /// Notes the sessions with a backend that is drained, which is known by its service, name and address: after a reload its name may
+    /// be another's. What was noted of it before, for a drain on other terms, is over.
     pub(super) fn note(
         &mut self,
         sessions: &Slab<Slot>,
@@ -36,8 +39,8 @@ impl Farewell {
     ) {
         let leaver = |slot: &Slot| {
             let own = slot.backend.as_ref().filter(|own| (&*own.name, own.address) == (backend, address))?;
-            let backend = Arc::clone(own.owner());
-            Some(Leaver { at: now, slot: slot.number, generation: slot.generation, backend })
+            let (backend, drained) = (Arc::clone(own.owner()), drained(own)?);
+            Some(Leaver { at: now, slot: slot.number, generation: slot.generation, backend, drained })
         };
         let of_service = sessions.iter().map(|(_, slot)| slot).filter(|slot| &*slot.service.name == service);
         let mut found: Vec<_> = of_service.filter_map(leaver).collect();
@@ -45,6 +48,9 @@ impl Farewell {
         let count = found.len() as u64;
         for (leaver, index) in found.iter_mut().zip(0..) {
             leaver.at = now.saturating_add(spread.saturating_mul(index) / count);
+        }
+        if let Some(Leaver { backend, .. }) = found.first() {
+            self.0.retain(|leaver| !Arc::ptr_eq(&leaver.backend, backend));
         }
         self.add(found);
     }
@@ -60,28 +66,28 @@ impl Farewell {
     }
 
     /// The number of the next session whose turn it is and that is still with the backend that it is to leave. Nobody leaves one that
-    /// is back.
+    /// is back, nor one that is held out on other terms by now.
     pub(super) fn next(&mut self, sessions: &Slab<Slot>, now: Millis) -> Option<u32> {
-        let mut again = Vec::new();
-        let mut next = None;
-        while next.is_none() && self.due() <= now {
+        while self.due() <= now {
             let leaver = self.0.pop_front()?;
             let with_it = |slot: &&Slot| {
                 slot.generation == leaver.generation
-                    && leaver.backend.condition.load().state == State::Drained
+                    && drained(&leaver.backend) == Some(leaver.drained)
                     && slot.backend.as_ref().is_some_and(|own| Arc::ptr_eq(own.owner(), &leaver.backend))
             };
-            if let Some(slot) = sessions.get(leaver.slot as usize).filter(with_it) {
-                next = Some(leaver.slot);
-                // Its connect may be faster than the cancel.
-                if slot.session.connects() {
-                    again.push(Leaver { at: now + 1, ..leaver });
-                }
+            let Some(slot) = sessions.get(leaver.slot as usize).filter(with_it) else { continue };
+            let number = leaver.slot;
+            // Its connect may be faster than the cancel.
+            if slot.session.connects() {
+                self.add(vec![Leaver { at: now + 1, ..leaver }]);
             }
+            return Some(number);
         }
-        if !again.is_empty() {
-            self.add(again);
-        }
-        next
+        None
     }
+}
+
+/// Since when a backend is held out on the terms that hold now.
+fn drained(backend: &Backend) -> Option<Timestamp> {
+    backend.condition.load().drain.as_ref().map(|drain| drain.since)
 }

@@ -348,6 +348,21 @@ fn who_has_gone_from_a_sick_backend_to_another_is_not_closed_with_it() {
 
 #[test]
 fn nobody_leaves_a_backend_any_more_that_is_restored() {
+    nobody_leaves_after(&[&["restore", "web/web-02"]]);
+}
+
+#[test]
+fn nobody_leaves_a_backend_any_more_whose_drain_goes_on_without_closing() {
+    nobody_leaves_after(&[&["drain", "web/web-02", "--for", "1h"]]);
+}
+
+#[test]
+fn nobody_leaves_a_backend_by_an_earlier_drain_than_the_one_that_holds_it_out() {
+    nobody_leaves_after(&[&["restore", "web/web-02"], &["drain", "web/web-02", "--for", "1h"]]);
+}
+
+#[track_caller]
+fn nobody_leaves_after(orders: &[&[&str]]) {
     let machine = Machine::shared();
     let (a, b) = (Backend::echo(), Backend::echo());
     let balancer = machine.start(two(&a, &b));
@@ -356,7 +371,7 @@ fn nobody_leaves_a_backend_any_more_that_is_restored() {
     clients.iter().for_each(exchange);
     done(&balancer, &["drain", "web/web-02", "--for", "1h", "--close-after", "10ms", "--spread", "2s"]);
     wait_until("the first have left", PATIENCE, || balancer.closed("drain") >= 2);
-    done(&balancer, &["restore", "web/web-02"]);
+    orders.iter().for_each(|order| _ = done(&balancer, order));
     // Who is being reset by then still counts.
     std::thread::sleep(Duration::from_millis(100));
     let closed = balancer.closed("drain");
