@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 
 use self::outside::Outside;
-use self::tracked::Tracked;
+use self::tracked::{Tracked, Watched};
 use super::health::{Change, Event};
 use super::probe::{Id, Outcome, Prober};
 use crate::config::diff::Open;
@@ -274,6 +274,7 @@ impl Fleet {
         });
         let table = Table::new(generation, before.edition + 1, services.collect(), self.leaving.clone());
         self.table.store(Arc::new(table));
+        self.services.iter_mut().flat_map(|service| &mut service.backends).for_each(Watched::reveal);
     }
 }
 

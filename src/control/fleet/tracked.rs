@@ -59,6 +59,8 @@ pub(super) struct Watched {
     pub(super) drain: Option<Drain>,
     /// It was held out until its last change of state: it comes back as one that was down.
     pub(super) returning: bool,
+    /// How it is, until the table that goes with it is published.
+    unseen: Option<Condition>,
 }
 
 impl Tracked {
@@ -270,6 +272,7 @@ impl Watched {
             ramp: None,
             drain: None,
             returning: false,
+            unseen: None,
         }
     }
 
@@ -297,12 +300,19 @@ impl Watched {
         if self.drain.is_some() { State::Drained } else { self.health.state() }
     }
 
-    /// Has everybody see how it is, and why.
-    pub(super) fn show(&self, reason: String) {
+    /// Has everybody see how it is, and why, once the next table is published: who reads that it is up finds it serving.
+    pub(super) fn show(&mut self, reason: String) {
         let before = self.backend.condition.load();
         let (state, drain, probe) = (self.state(), self.drain.clone(), before.probe);
         let since = if state == before.state { before.since } else { Timestamp::now() };
-        self.backend.condition.store(Arc::new(Condition { state, since, reason, probe, drain }));
+        self.unseen = Some(Condition { state, since, reason, probe, drain });
+    }
+
+    /// The table that has what is to be seen is published.
+    pub(super) fn reveal(&mut self) {
+        if let Some(condition) = self.unseen.take() {
+            self.backend.condition.store(Arc::new(condition));
+        }
     }
 
     /// Has everybody see what holds it out, which has not changed its state.
