@@ -23,7 +23,7 @@ use crate::observe::counters::PerWorker;
 use crate::observe::running::{ConfigFile, Running};
 use crate::observe::timeline::Timeline;
 use crate::sys::features::{self, Features};
-use crate::sys::{Errno, process, ring, shortage, socket};
+use crate::sys::{process, ring, shortage, socket};
 use crate::table::Places;
 
 /// What is to run.
@@ -61,19 +61,11 @@ pub enum Failure {
     #[error("worker {0} cannot start: {1}")]
     Start(usize, forward::Fault),
     /// A thread or a descriptor that the start needs cannot be had.
-    #[error("cannot {0}: {1}; {remedy}", remedy = remedy(.1))]
+    #[error("cannot {0}: {1}; {remedy}", remedy = shortage::remedy_at_start(.1))]
     System(&'static str, io::Error),
     /// The control plane.
     #[error(transparent)]
     Control(#[from] control::Failure),
-}
-
-fn remedy(error: &io::Error) -> &'static str {
-    match Errno::from_io_error(error) {
-        Some(Errno::AGAIN) => "raise the limit of threads and processes (TasksMax= in the unit, ulimit -u)",
-        Some(other) => shortage::remedy(other),
-        None => "the lines above may say more",
-    }
 }
 
 fn system(doing: &'static str) -> impl FnOnce(io::Error) -> Failure {
@@ -286,6 +278,7 @@ fn start(share: Share) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::Errno;
 
     #[test]
     fn what_the_system_refuses_at_the_start_comes_with_what_to_do() {

@@ -15,7 +15,7 @@ const BACKLOG: i32 = 64;
 /// # Errors
 /// Where the system refuses: the address, why, and what to do.
 pub fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
-    listen(address).map_err(|error| BindError::Http { address, hint: hint(&error), error })
+    listen(address).map_err(|error| BindError::Http { address, error })
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
@@ -29,15 +29,4 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
-}
-
-fn hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            "; somebody listens there, or a connection has this port: find it with 'ss -tanp', stop it or choose another address"
-        }
-        io::ErrorKind::PermissionDenied => "; ports below 1024 need CAP_NET_BIND_SERVICE",
-        io::ErrorKind::AddrNotAvailable => "; no interface of this machine has this address: see 'ip address'",
-        _ => "",
-    }
 }

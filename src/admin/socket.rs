@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::geteuid;
 
+use crate::sys::shortage;
 use crate::sys::unix::{self, Obstacle, SocketFile};
 
 /// Who may connect: owner and group.
@@ -46,14 +47,12 @@ fn private_directory() -> PathBuf {
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// The TCP listener cannot be had.
-    #[error("admin.http: cannot listen on {address}: {error}{hint}")]
+    #[error("admin.http: cannot listen on {address}: {error}; {remedy}", remedy = shortage::remedy_of_listening(.error))]
     Http {
         /// Where.
         address: std::net::SocketAddr,
         /// What the system said.
         error: io::Error,
-        /// What to do.
-        hint: &'static str,
     },
     /// Another process answers there.
     #[error("{} is already served by process {pid}: stop it, or give this one another admin.socket", .path.display())]
@@ -67,10 +66,10 @@ pub enum BindError {
     #[error("{} is already served by a process that does not answer: stop it, or give this one another admin.socket", .0.display())]
     Busy(PathBuf),
     /// There is no thread for it.
-    #[error("cannot start the administration interface: {0}")]
+    #[error("cannot start the administration interface: {0}; {remedy}", remedy = shortage::remedy_at_start(.0))]
     Start(io::Error),
     /// No descriptor is left.
-    #[error("cannot keep the administration's sockets for a successor: {0}")]
+    #[error("cannot keep the administration's sockets for a successor: {0}; {remedy}", remedy = shortage::remedy_at_start(.0))]
     Duplicate(io::Error),
     /// Something that is no socket stands there.
     #[error("{} exists and is not a socket: remove it, or name another admin.socket", .0.display())]

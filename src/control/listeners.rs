@@ -12,15 +12,15 @@ use thiserror::Error;
 use crate::config::{Config, Listen};
 use crate::link::{Command, Commander, Deaf, Listener, Waiting};
 use crate::observe::running::Listening;
-use crate::sys::socket;
 use crate::sys::unix::{self, SocketFile};
+use crate::sys::{shortage, socket};
 
 /// A handshake that has begun is over by then.
 const HANDSHAKE: Duration = Duration::from_secs(1);
 
 /// An address cannot be listened on.
 #[derive(Debug, Error)]
-#[error("service {service}: cannot listen on {address}: {error}{hint}")]
+#[error("service {service}: cannot listen on {address}: {error}; {remedy}", remedy = shortage::remedy_of_listening(.error))]
 pub struct ListenError {
     /// Whose listener.
     service: Arc<str>,
@@ -28,8 +28,6 @@ pub struct ListenError {
     address: String,
     /// What the system said.
     error: io::Error,
-    /// What to do.
-    hint: &'static str,
 }
 
 /// Sockets that listen already: another process has left them, or the service manager.
@@ -355,7 +353,7 @@ impl ListenError {
     }
 
     fn new(service: &Arc<str>, listen: &Listen, error: io::Error) -> Self {
-        Self { service: Arc::clone(service), address: listen.to_string(), hint: hint(&error), error }
+        Self { service: Arc::clone(service), address: listen.to_string(), error }
     }
 }
 
@@ -381,19 +379,4 @@ fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
 
 fn actual(sockets: &[Arc<Listener>]) -> Option<SocketAddr> {
     socket::local_address(sockets.first()?.socket.as_fd())
-}
-
-fn hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            "; another process or another service of this one listens there, or a connection has this port: find it with 'ss -tanp', stop it or choose another address"
-        }
-        io::ErrorKind::PermissionDenied => {
-            "; ports below 1024 need CAP_NET_BIND_SERVICE, and a Unix socket's directory must be writable"
-        }
-        io::ErrorKind::AddrNotAvailable => "; no interface of this machine has this address: see 'ip address'",
-        io::ErrorKind::NotFound => "; its directory must exist: create it, or choose another path",
-        io::ErrorKind::AlreadyExists => "; remove it, or choose another path",
-        _ => "",
-    }
 }

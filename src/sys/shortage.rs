@@ -1,5 +1,7 @@
 //! What a call that failed says of this machine: whether it was short of something, and what to do about it.
 
+use std::io;
+
 use super::Errno;
 
 /// Whether a socket could not be had or connected for want of something on this machine, so that nobody else is to blame.
@@ -30,6 +32,31 @@ pub fn remedy(error: Errno) -> &'static str {
     }
 }
 
+/// What helps where a thread or a descriptor cannot be had.
+pub fn remedy_at_start(error: &io::Error) -> &'static str {
+    match Errno::from_io_error(error) {
+        Some(Errno::AGAIN) => "raise the limit of threads and processes (TasksMax= in the unit, ulimit -u)",
+        Some(other) => remedy(other),
+        None => "the lines above may say more",
+    }
+}
+
+/// What helps where an address cannot be listened on.
+pub fn remedy_of_listening(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "somebody listens there, perhaps another service of this process, or a connection has this port: find it with 'ss -tanp', stop it or choose another address"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need CAP_NET_BIND_SERVICE, and a Unix socket's directory must be writable"
+        }
+        io::ErrorKind::AddrNotAvailable => "no interface of this machine has this address: see 'ip address'",
+        io::ErrorKind::NotFound => "its directory must exist: create it, or choose another path",
+        io::ErrorKind::AlreadyExists => "remove it, or choose another path",
+        _ => remedy_at_start(error),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -48,6 +75,21 @@ mod tests {
             assert!(said.contains(words), "{error}: {said}");
             assert_eq!(said.contains("memory"), error == Errno::NOMEM, "{error}: {said}");
         }
+    }
+
+    #[test]
+    fn what_cannot_be_had_or_listened_on_comes_with_what_to_do() {
+        for (error, words) in [
+            (Errno::AGAIN, "TasksMax="),
+            (Errno::MFILE, "ulimit -n"),
+            (Errno::PERM, "CAP_NET_BIND_SERVICE"),
+            (Errno::ADDRINUSE, "ss -tanp"),
+            (Errno::ADDRNOTAVAIL, "ip address"),
+        ] {
+            assert!(remedy_of_listening(&error.into()).contains(words), "{error}");
+        }
+        assert!(remedy_at_start(&Errno::PERM.into()).contains("SystemCallFilter="));
+        assert!(remedy_at_start(&io::Error::other("broken")).contains("lines above"));
     }
 
     #[test]
