@@ -2,10 +2,9 @@
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::resources::{Cause, Resources};
-use super::session::{Event, Millis, NEVER};
+use super::session::{Event, NEVER, millis};
 use super::slot::Slot;
 use super::token::{Token, What};
 use crate::link::Report;
@@ -190,8 +189,4 @@ impl Slot {
     fn ticket(&self, io: &Resources) -> Ticket {
         Ticket { worker: io.worker, slot: self.number, generation: self.generation }
     }
-}
-
-fn millis(duration: Duration) -> Millis {
-    u64::try_from(duration.as_millis()).unwrap_or(NEVER)
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use slab::Slab;
 
-use super::session::{Millis, NEVER};
+use super::session::{Millis, NEVER, millis};
 use super::slot::Slot;
 use crate::table::Backend;
 
@@ -44,7 +44,7 @@ impl Farewell {
         };
         let of_service = sessions.iter().map(|(_, slot)| slot).filter(|slot| &*slot.service.name == service);
         let mut found: Vec<_> = of_service.filter_map(leaver).collect();
-        let spread = u64::try_from(spread.as_millis()).unwrap_or(u64::MAX);
+        let spread = millis(spread);
         let count = found.len() as u64;
         for (leaver, index) in found.iter_mut().zip(0..) {
             leaver.at = now.saturating_add(spread.saturating_mul(index) / count);

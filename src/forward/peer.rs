@@ -2,7 +2,7 @@
 //!
 //! `TCP_USER_TIMEOUT` cannot tell a vanished peer from a paused reader whose kernel answers window probes; `tcpi_last_ack_recv` can.
 
-use super::session::{Millis, NEVER};
+use super::session::{Millis, NEVER, millis};
 use crate::sys::socket::SignsOfLife;
 
 /// A write after so long a pause may start the clock anew, if all before it is acknowledged.
@@ -63,7 +63,7 @@ impl Peer {
     pub(super) fn unresponsive(&mut self, signs: Option<SignsOfLife>, now: Millis, limit: Millis) -> bool {
         self.look = NEVER;
         let Some(signs) = signs else { return false };
-        let acknowledged = now.saturating_sub(signs.since_acknowledgement.as_millis() as Millis);
+        let acknowledged = now.saturating_sub(millis(signs.since_acknowledgement));
         if signs.unacknowledged || signs.unanswered_probes > 0 {
             // No event tells when a probe went out: the clock starts where one is first seen unanswered, and again if the peer has
             // acknowledged something since, because then this is another probe.

@@ -1,5 +1,7 @@
 //! What goes into a session and what comes out of it: events, operations, limits, outcomes.
 
+use std::time::Duration;
+
 use super::flow::{Direction, Turn};
 use crate::observe::counters::{Closed, Refused};
 use crate::sys::socket::SignsOfLife;
@@ -9,6 +11,11 @@ pub type Millis = u64;
 
 /// No time at all: nothing is due.
 pub const NEVER: Millis = Millis::MAX;
+
+/// A length of time; one that cannot be counted never ends.
+pub(super) fn millis(duration: Duration) -> Millis {
+    Millis::try_from(duration.as_millis()).unwrap_or(NEVER)
+}
 
 /// One of a session's two ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,13 +72,7 @@ impl InFlight {
 }
 
 /// How a session ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// It was served.
-    Closed(Closed),
-    /// It never reached a backend.
-    Refused(Refused),
-}
+pub use crate::observe::access_log::End as Outcome;
 
 /// What happened to a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -20,6 +20,7 @@ use super::peer::Peer;
 use crate::observe::counters::{Closed, Refused};
 use crate::sys::socket::SignsOfLife;
 
+pub(super) use super::protocol::millis;
 pub use super::protocol::{Event, InFlight, Limits, Millis, NEVER, Operation, Outcome, Side};
 
 /// A client's reset is passed on after this long without progress, even if the backend has not taken what the client sent before.

@@ -12,7 +12,7 @@ use super::session::{Event, InFlight, Limits, Operation, Outcome, Session, Side}
 use super::splice;
 use super::token::{Token, What};
 use crate::link::Report;
-use crate::observe::access_log::{End, Record};
+use crate::observe::access_log::Record;
 use crate::observe::counters::{BackendCounters, Refused};
 use crate::sys::buffers::BUFFER_SIZE;
 use crate::sys::ring::{Completion, Readiness};
@@ -187,27 +187,28 @@ impl Slot {
         Direction::BOTH.into_iter().for_each(|direction| self.hands.let_go(direction, io));
         self.step_out(io);
         let counters = self.service.counters.of(io.worker);
+        let outcome = match outcome {
+            Outcome::Refused(Refused::ConnectFailed) if self.local_fault => Outcome::Refused(Refused::Descriptors),
+            told => told,
+        };
         match outcome {
             Outcome::Closed(reason) => {
                 counters.closed[reason as usize].add(1);
                 counters.duration.record(io.micros - self.begun);
-                self.record(End::Closed(reason), io);
             }
             Outcome::Refused(reason) => {
-                let local = self.local_fault && reason == Refused::ConnectFailed;
-                let reason = if local { Refused::Descriptors } else { reason };
                 counters.refused[reason as usize].add(1);
                 let service = &self.service.name;
                 io.report_rarely(Cause::Refused, || Report::Refused { service: Arc::clone(service), reason });
-                self.record(End::Refused(reason), io);
             }
         }
+        self.record(outcome, io);
         self.leave_backend(io);
         io.ring.close(Token::Nobody.pack(), self.client);
     }
 
     /// The session's line in the access log, where there is one.
-    fn record(&self, end: End, io: &Resources) {
+    fn record(&self, end: Outcome, io: &Resources) {
         io.access_log.record(|| Record {
             at: SystemTime::now(),
             service: Arc::clone(&self.service.name),

@@ -16,7 +16,7 @@ use super::flow::Direction;
 use super::listener::Listeners;
 use super::pipes::Pipes;
 use super::resources::{Cause, Resources};
-use super::session::{Event, Limits, NEVER, Operation};
+use super::session::{Event, Limits, NEVER, Operation, millis};
 use super::slot::{Accepted, Slot};
 use super::token::{SLOTS, Token};
 use crate::link::{Bell, Command, Mailbox, Report, Reports, Waiting};
@@ -85,7 +85,7 @@ pub struct Worker {
     farewell: Farewell,
     generation: u32,
     /// The edition of the table whose changes the waiting sessions have seen.
-    table: u64,
+    seen_edition: u64,
     stopping: bool,
 }
 
@@ -108,7 +108,7 @@ impl Worker {
             to_send: Vec::new(),
             farewell: Farewell::default(),
             generation: 0,
-            table: 0,
+            seen_edition: 0,
             stopping: false,
         })
     }
@@ -260,10 +260,10 @@ impl Worker {
         }
     }
 
-    /// Where the table has changed: lets those look again who wait for the first probes, and for a place.
+    /// Where the table has changed: lets those look again who wait for the first probes.
     fn see_changes(&mut self) {
-        let table = self.io.table.load().edition;
-        if std::mem::replace(&mut self.table, table) == table {
+        let edition = self.io.table.load().edition;
+        if std::mem::replace(&mut self.seen_edition, edition) == edition {
             return;
         }
         for (number, generation) in std::mem::take(&mut self.io.unprobed) {
@@ -370,7 +370,6 @@ impl Worker {
 }
 
 fn limits(settings: &Settings) -> Limits {
-    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     Limits {
         connect: millis(settings.connect_timeout),
         attempts: settings.connect_attempts,

@@ -2,7 +2,7 @@
 
 use super::{
     CLIENT_RESET_GRACE, Closed, Direction, Flow, InFlight, LONGEST_LOOK, Millis, NEVER, Outcome, Phase, Refused,
-    Session, Side, SignsOfLife, todo,
+    Session, Side, SignsOfLife, millis, todo,
 };
 
 impl Session {
@@ -91,7 +91,7 @@ impl Session {
         }
         // Bytes that only now leave the kernel's queue for a slow reader move, too.
         if let Some(since_sent) = signs.and_then(|signs| signs.since_sent) {
-            self.active = self.active.max(now.saturating_sub(since_sent.as_millis() as Millis));
+            self.active = self.active.max(now.saturating_sub(millis(since_sent)));
         }
         if self.todo & (0b11 << todo::INSPECT) == 0 && now >= self.silent_until() {
             let reason = if self.finished.is_some() { Closed::HalfClosed } else { Closed::Idle };
