@@ -7,9 +7,9 @@
 //! | [`config`] | the YAML file, read and validated | `duration` |
 //! | [`table`] | the immutable backend table and the pick | `observe` |
 //! | [`forward`] | the data path: workers, sessions, flows | `table` (reads), `observe` (writes), `link`, `sys` |
-//! | [`control`] | the one loop that decides: start, stop, signals | `config`, `table` (sole publisher), `observe`, `link`, `sys` |
+//! | [`control`] | the one loop that decides: health, reload, drains, upgrade, stop | `config`, `table` (sole publisher), `observe`, `link`, `sys` |
 //! | [`link`] | bounded queues between workers, control and admin | `observe`, `sys` |
-//! | [`observe`] | counters, metrics, status | nothing of the others |
+//! | [`observe`] | counters, the timeline, the access log | nothing of the others |
 //! | [`admin`] | the HTTP interface on the Unix socket | `observe` and `table` (reads), `link` (orders), `sys`, `duration` |
 //! | [`cli`] | one file a subcommand | everything that a user may ask for |
 //! | [`app`] | the composition root | everything; it has no logic |

@@ -79,7 +79,7 @@ impl Fleet {
     }
 
     /// Makes a configuration the one that holds, and publishes it: backends that were there before keep their state, new
-    /// ones begin, removed ones leave. [`Fleet::watch`] is due afterwards.
+    /// ones begin, removed ones leave.
     pub(super) fn apply(&mut self, config: &Config, now: Instant) {
         let mut old: Vec<_> = std::mem::take(&mut self.services).into_iter().map(Some).collect();
         let mut removed = Vec::new();
@@ -99,6 +99,7 @@ impl Fleet {
         }
         self.look_after(removed, before.generation + 1);
         self.number_all();
+        self.rewatch = true;
         self.publish(before.generation + 1);
     }
 

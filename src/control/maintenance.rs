@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::oneshot;
 
 use super::store::{Done, Place, Store};
-use super::{Control, Parts, State, now};
+use super::{Control, NOT_SERVING, Parts, State, now};
 use crate::link::{Command, Draining, Outcome};
 use crate::observe::condition::Drain;
 use crate::observe::timeline::{self, Event, Kind};
@@ -101,7 +101,7 @@ impl Control {
         match self.state {
             _ if self.upgrading.is_some() => Err("an upgrade is under way: try again".to_owned()),
             State::Serving => Ok(()),
-            _ => Err("this process takes no clients any more".to_owned()),
+            _ => Err(NOT_SERVING.to_owned()),
         }
     }
 

@@ -49,6 +49,8 @@ const ENDING: Duration = Duration::from_secs(5);
 const LAST_LINES: Duration = Duration::from_millis(50);
 /// The listeners of a process that was killed are in use until the kernel has taken its rings down: about 10 ms later.
 const TEARDOWN: Duration = Duration::from_secs(1);
+/// Why a process that stops, or has handed over, decides nothing any more.
+const NOT_SERVING: &str = "this process takes no clients any more: ask the one that has taken over, or start one";
 /// Who asked, where a signal did: it does not tell who sent it.
 const BY_SIGNAL: &str = "a signal";
 /// How often it is seen whether what a reload removed still has sessions.

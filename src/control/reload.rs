@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Control, Parts, State, manager, now};
+use super::{Control, NOT_SERVING, Parts, State, manager, now};
 use crate::config::{self, AccessLog, Loaded, diff};
 use crate::link::Reply;
 use crate::observe::access_log;
@@ -26,9 +26,6 @@ const WAITING: usize = 64;
 const RECORDED: usize = 20;
 /// Lines of one reload that the log gets; the rest is counted.
 const LINES: usize = 100;
-/// Why a process that stops, or has handed over, reloads nothing.
-const NOT_SERVING: &str = "this process takes no clients any more";
-
 /// One request.
 #[derive(Debug)]
 pub(super) struct Ask {
@@ -232,8 +229,6 @@ impl Control {
             log::error!("the listeners' change did not reach every worker: {error}");
         }
         self.spread(true);
-        // Reloads change whom the prober asks.
-        self.parts.fleet.watch(&mut self.prober);
         self.settle(None);
         Ok(changes)
     }

@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use super::handover::{Begins, Estate, PATIENCE, Successor, Went};
-use super::{Control, Parts, State};
+use super::{Control, NOT_SERVING, Parts, State};
 use crate::link::Command;
 use crate::observe::timeline::Kind;
 
@@ -65,7 +65,7 @@ impl Control {
     /// Starts a successor.
     pub(super) fn upgrade(&mut self, by: String, answer: Answer) {
         let begun = match self.parts.running.file.load().path.clone() {
-            _ if self.state != State::Serving => Err("this process takes no clients any more".to_owned()),
+            _ if self.state != State::Serving => Err(NOT_SERVING.to_owned()),
             _ if self.upgrading.is_some() => Err("an upgrade is under way already".to_owned()),
             None => {
                 Err("this configuration is built in: there is nothing that a new process could take over".to_owned())

@@ -1,4 +1,4 @@
-//! What is counted, and how it is shown.
+//! What is counted, noted and logged.
 
 pub mod access_log;
 pub mod condition;

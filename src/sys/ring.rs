@@ -174,11 +174,6 @@ impl Ring {
         })
     }
 
-    /// Which features this ring uses.
-    pub fn features(&self) -> Features {
-        self.features
-    }
-
     /// Submits what was pushed, waits until something completes or `timeout` is over, and moves what completed to `into`.
     ///
     /// # Errors

@@ -159,9 +159,7 @@ fn the_process_before_stops_when_told_to_and_says_no_to_everything_else() {
     exchange(&before_the_upgrade);
     let before = balancer.upgrade();
     before.signal(Signal::HUP);
-    wait_until("a reload is refused", PATIENCE, || {
-        balancer.has_logged("this process takes no clients any more; nothing")
-    });
+    wait_until("a reload is refused", PATIENCE, || balancer.has_logged("this process takes no clients any more: ask"));
     before.signal(Signal::USR2);
     wait_until("an upgrade is refused", PATIENCE, || {
         balancer.has_logged("not upgraded, this process serves on: this process takes no clients any more")

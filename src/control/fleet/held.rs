@@ -362,7 +362,7 @@ impl Tracked {
         if others.clone().count() == 0 {
             return Err(format!("{name} is the last one that can serve: without it clients are refused; {force}"));
         }
-        let primaries = self.backends.iter().filter(|watched| watched.role == Role::Primary).count();
+        let (_, primaries) = self.count(Role::Primary);
         let left = others.filter(|(_, watched)| watched.role == Role::Primary).count();
         if watched.role == Role::Primary && left * 100 < usize::from(guard) * primaries {
             return Err(format!(

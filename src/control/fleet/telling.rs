@@ -51,14 +51,9 @@ impl Tracked {
 
     /// The service's state in a word, of which the timeline is told now.
     fn note(&mut self) -> &'static str {
-        let of = |role| self.backends.iter().filter(move |watched| watched.role == role);
-        let up = |role| of(role).filter(|watched| watched.state() == State::Up).count();
-        let standing = Standing {
-            backends: of(Role::Primary).count(),
-            up: up(Role::Primary),
-            backups_up: up(Role::Backup),
-            on_backups: of(Role::Backup).any(|watched| watched.backend.places.taken() > 0),
-        };
+        let ((up, backends), (backups_up, _)) = (self.count(Role::Primary), self.count(Role::Backup));
+        let on_backups = self.of(Role::Backup).any(|watched| watched.backend.places.taken() > 0);
+        let standing = Standing { backends, up, backups_up, on_backups };
         let alone = standing.on_backups && standing.up == standing.backends;
         self.look = alone.then(|| Instant::now() + LOOK);
         self.told.insert(standing.label())
@@ -66,12 +61,7 @@ impl Tracked {
 
     /// What is left to serve.
     pub(super) fn left(&self) -> String {
-        let count = |role| {
-            let all = self.backends.iter().filter(|watched| watched.role == role);
-            let up = all.clone().filter(|watched| watched.state() == State::Up).count();
-            (up, all.count())
-        };
-        let ((up, all), (backups_up, backups)) = (count(Role::Primary), count(Role::Backup));
+        let ((up, all), (backups_up, backups)) = (self.count(Role::Primary), self.count(Role::Backup));
         if up + backups_up == 0 {
             return if self.backends.iter().any(|watched| watched.state() == State::Starting) {
                 "nobody is known to serve yet: clients wait for the first probes".to_owned()

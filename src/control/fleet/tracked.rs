@@ -152,17 +152,25 @@ impl Tracked {
 
     /// The service as workers are to have it now; `before`: as they have it.
     pub(super) fn build(&self, before: Option<&Service>) -> Service {
-        let primaries = || self.backends.iter().filter(|watched| watched.role == Role::Primary);
-        let serving = primaries().filter(|watched| watched.state() == State::Up).count();
-        self.state.redundancy.note(primaries().count(), serving);
+        let (serving, primaries) = self.count(Role::Primary);
+        self.state.redundancy.note(primaries, serving);
         match before {
             Some(before) => before.successor(self.roster(), self.settings),
             None => Service::new(Arc::clone(&self.state), self.roster(), self.settings),
         }
     }
 
+    /// Its backends, or its backups.
+    pub(super) fn of(&self, role: Role) -> impl Iterator<Item = &Watched> {
+        self.backends.iter().filter(move |watched| watched.role == role)
+    }
+
+    /// How many of these are up, and how many there are.
+    pub(super) fn count(&self, role: Role) -> (usize, usize) {
+        (self.of(role).filter(|watched| watched.state() == State::Up).count(), self.of(role).count())
+    }
+
     fn roster(&self) -> Roster {
-        let of = |role| self.backends.iter().filter(move |watched| watched.role == role);
         let member = |watched: &Watched| Member {
             backend: Arc::clone(&watched.backend),
             weight: watched.weight,
@@ -175,8 +183,8 @@ impl Tracked {
         };
         Roster {
             algorithm: self.algorithm,
-            members: of(Role::Primary).map(member).collect(),
-            backups: of(Role::Backup).map(standby).collect(),
+            members: self.of(Role::Primary).map(member).collect(),
+            backups: self.of(Role::Backup).map(standby).collect(),
             leaving: self.leaving.clone(),
             past_sessions: self.past_sessions,
             starting: self.backends.iter().any(|watched| watched.state() == State::Starting),

@@ -139,11 +139,6 @@ impl Prober {
         gone.into_iter().for_each(|id| self.forget(id));
     }
 
-    /// How many backends are watched.
-    pub fn watching(&self) -> usize {
-        self.watched.len()
-    }
-
     /// Keeps the schedule until a probe ends, and answers how. It never ends by itself where nobody is watched.
     ///
     /// Probes are begun in here alone, so it is to be awaited all the time, on a runtime with tokio's timers and
