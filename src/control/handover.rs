@@ -29,6 +29,7 @@ use tokio::sync::oneshot;
 
 use super::listeners::{Inherited, listeners};
 use super::manager;
+use super::store::Saved;
 use crate::config::{self, Listen};
 use crate::sys::channel::Channel;
 use crate::sys::process;
@@ -39,6 +40,8 @@ const VARIABLE: &str = "BALANCER_HANDOVER";
 const DETACH: &str = "detach";
 /// and for the successor.
 const TAKE_OVER: &str = "take over";
+/// Set where the successor does not find the running process's drains in its state directory: those, as JSON.
+const LEASES: &str = "BALANCER_LEASES";
 /// A successor must be ready by then, and it must serve so long after it was told to begin.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// A process that should end is killed then.
@@ -231,6 +234,20 @@ impl Invocation {
     }
 }
 
+/// What a process does not forget, and where that is on disk.
+#[derive(Debug)]
+pub(super) struct Leases {
+    pub(super) saved: Saved,
+    /// Its state directory, where that can be written to.
+    pub(super) kept_in: Option<PathBuf>,
+}
+
+/// What the predecessor has given along, where it is in no file.
+pub(super) fn leases() -> Option<Saved> {
+    let saved = std::env::var(LEASES).ok()?;
+    serde_json::from_str(&saved).map_err(|error| log::warn!("{LEASES}: {error}: no drain of before is known")).ok()
+}
+
 /// A successor that serves.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Successor {
@@ -248,21 +265,31 @@ pub(super) type Went = oneshot::Receiver<Result<Successor, String>>;
 impl Successor {
     /// Starts one, on a thread of its own because that takes its time: a channel that is told when it is to begin, and one that is
     /// told how it went. Where nobody listens to the first one any more by then, it does not begin.
-    pub(super) fn start(invocation: &Invocation, estate: Estate, config: PathBuf) -> io::Result<(Begins, Went)> {
+    pub(super) fn start(
+        invocation: &Invocation,
+        estate: Estate,
+        leases: Leases,
+        config: PathBuf,
+    ) -> io::Result<(Begins, Went)> {
         let ((begin, begins), (done, went)) = (oneshot::channel(), oneshot::channel());
         let invocation = invocation.clone();
         thread::Builder::new().name("upgrade".to_owned()).spawn(move || {
-            let begun = Self::prepare(&invocation, &estate, &config)
+            let begun = Self::prepare(&invocation, &estate, &leases, &config)
                 .and_then(|(channel, pid, admin)| Self::begin(&channel, pid, admin, begin.send(()).is_ok()));
             let _ = done.send(begun);
         })?;
         Ok((begins, went))
     }
 
-    fn prepare(invocation: &Invocation, estate: &Estate, config: &Path) -> Result<(Channel, u32, bool), String> {
+    fn prepare(
+        invocation: &Invocation,
+        estate: &Estate,
+        leases: &Leases,
+        config: &Path,
+    ) -> Result<(Channel, u32, bool), String> {
         let until = Instant::now() + PATIENCE;
         // The new process would find the same, but could only say it in the log.
-        config::load(config).map_err(|report| format!("{report}\n{}", report.conclusion()))?;
+        let loaded = config::load(config).map_err(|report| format!("{report}\n{}", report.conclusion()))?;
         if until <= Instant::now() {
             return Err(format!("reading {} took more than {PATIENCE:?}", config.display()));
         }
@@ -270,14 +297,25 @@ impl Successor {
         let (channel, other) = Channel::pair().map_err(|error| format!("cannot make a channel: {error}"))?;
         let mut command = Command::new(&invocation.program);
         command.args(&invocation.arguments).env(VARIABLE, DETACH).env_remove("WATCHDOG_PID").stdin(Stdio::from(other));
+        let found = leases.kept_in.is_some() && leases.kept_in == loaded.config.state;
+        match serde_json::to_string(&leases.saved) {
+            Ok(saved) if !found && !leases.saved.is_empty() => command.env(LEASES, saved),
+            _ => command.env_remove(LEASES),
+        };
         let mut child = command.spawn().map_err(|error| format!("cannot start {program}: {error}"))?;
         // Its end of the channel must be in nobody else's hands, or its death would not be heard of.
         drop(command);
         let hello = hear(&channel, left(until));
         let detached = end(&mut child);
-        let Ok(Some((Message::Hello { pid }, _))) = hello else {
-            let status = detached.map_or_else(|error| error.to_string(), |status| status.to_string());
-            return Err(format!("{program} ended before it was ready ({status}): what it said is in the log"));
+        let pid = match hello {
+            Ok(Some((Message::Hello { pid }, _))) => pid,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(format!("{program} was not ready within {PATIENCE:?}: is it a balancer?"));
+            }
+            _ => {
+                let status = detached.map_or_else(|error| error.to_string(), |status| status.to_string());
+                return Err(format!("{program} ended before it was ready ({status}): what it said is in the log"));
+            }
         };
         match Self::wait(&channel, estate, until) {
             Ok(admin) => Ok((channel, pid, admin)),

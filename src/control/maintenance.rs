@@ -1,5 +1,6 @@
 //! Taking backends out for a limited time and bringing them back, and what the process must not forget of that.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::oneshot;
 
 use super::store::{Done, Place, Store};
-use super::{Control, NOT_SERVING, Parts, State, now};
+use super::{Control, NOT_SERVING, Parts, State, handover, now};
 use crate::link::{Command, Draining, Outcome};
 use crate::observe::condition::Drain;
 use crate::observe::timeline::{self, Event, Kind};
@@ -34,7 +35,10 @@ impl Control {
     /// Opens the state directory and goes on with what is kept there. `successor`: another process has it, and will leave it.
     pub(super) fn remember(&mut self, successor: bool) {
         let Parts { config, timeline, fleet, .. } = &mut self.parts;
-        let Some(directory) = &config.state else { return };
+        let left = if successor { handover::leases() } else { None };
+        let Some(directory) = &config.state else {
+            return left.into_iter().for_each(|left| fleet.go_on(left));
+        };
         // First, so that what comes of the leases is on disk, too.
         let timeline = timeline.keep_in(directory, successor);
         // Only what is this process's, or will be, is taken up.
@@ -42,6 +46,7 @@ impl Control {
             fleet.go_on(place.load());
             Store::open(place)
         });
+        left.into_iter().for_each(|left| fleet.go_on(left));
         match (&store, &timeline) {
             (Ok(_), Ok(_)) => {}
             (Err(why), Err(_)) => log::warn!(
@@ -59,6 +64,11 @@ impl Control {
         }
         self.kept = Kept { store: store.ok(), _timeline: timeline.ok() };
         self.settle(None);
+    }
+
+    /// The state directory, where it can be written to.
+    pub(super) fn kept_in(&self) -> Option<PathBuf> {
+        self.parts.config.state.clone().filter(|_| self.kept.store.is_some())
     }
 
     /// Leaves the state directory to another process.

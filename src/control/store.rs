@@ -37,6 +37,13 @@ pub(super) struct Saved {
     pub(super) orphans: Vec<SavedOrphan>,
 }
 
+impl Saved {
+    /// There is nothing to keep.
+    pub(super) fn is_empty(&self) -> bool {
+        self.drains.is_empty() && self.orphans.is_empty()
+    }
+}
+
 /// A backend held out.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct SavedDrain {

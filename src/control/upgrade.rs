@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use super::handover::{Begins, Estate, PATIENCE, Successor, Went};
+use super::handover::{Begins, Estate, Leases, PATIENCE, Successor, Went};
 use super::{Control, NOT_SERVING, Parts, State};
 use crate::link::Command;
 use crate::observe::timeline::Kind;
@@ -82,9 +82,10 @@ impl Control {
     }
 
     fn begin(&self, config: std::path::PathBuf) -> std::io::Result<Coming> {
-        let Parts { administration, listeners, invocation, .. } = &self.parts;
+        let Parts { administration, listeners, invocation, fleet, .. } = &self.parts;
         let estate = Estate { listeners: listeners.lend(), ..administration.duplicate()? };
-        let (begins, went) = Successor::start(invocation, estate, config)?;
+        let leases = Leases { saved: fleet.saved(), kept_in: self.kept_in() };
+        let (begins, went) = Successor::start(invocation, estate, leases, config)?;
         Ok(Coming { begins, went, until: Instant::now() + HANGS })
     }
 

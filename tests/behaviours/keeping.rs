@@ -186,6 +186,30 @@ fn who_does_not_wait_for_a_disk_that_hangs_ends_a_stop_with_a_second_signal() {
 }
 
 #[test]
+fn an_upgrade_keeps_drains_also_where_no_disk_does_and_where_the_directory_is_another_one() {
+    let machine = Machine::shared();
+    let (a, b) = (Backend::echo(), Backend::echo());
+    let mut balancer = machine.start(two(&a, &b).process("state: /proc/nowhere"));
+    up(&balancer);
+    let said = done(&balancer, &["drain", "web/web-02", "--for", "1h", "--reason", "disk swap"]);
+    assert!(said.contains("a restart would forget it"), "{said}");
+    balancer.upgrade();
+    drained(&balancer);
+    for directory in ["first", "second"] {
+        let now = balancer.configuration();
+        let before = now.lines().find(|line| line.starts_with("state: ")).expect("a state directory");
+        let path = balancer.socket().with_file_name(directory);
+        balancer.edit(before, &format!("state: {}", path.display()));
+        balancer.upgrade();
+        drained(&balancer);
+        let kept = || fs::read_to_string(path.join("leases.json")).is_ok_and(|text| text.contains("disk swap"));
+        wait_until("it is in the new directory", PATIENCE, kept);
+    }
+    assert!(balancer.status().text("/services/web/backends/web-02/reason").ends_with("disk swap"));
+    balancer.stop();
+}
+
+#[test]
 fn a_lease_ends_once_also_where_the_process_before_has_sessions_still() {
     const AGAIN: &str = "drained -> starting: the maintenance by root is over";
     let machine = Machine::shared();
@@ -227,6 +251,10 @@ fn servers_removed_after_a_restart_are_watched_also_where_there_are_many_of_befo
     (0..MOST).for_each(|number| balancer.edit(&line(number), ""));
     balancer.reload();
     assert_eq!(orphans(&balancer).len(), MOST);
+    let file = balancer.file().with_file_name("state").join("leases.json");
+    wait_until("they are on disk", PATIENCE, || {
+        fs::read_to_string(&file).is_ok_and(|text| (0..MOST).all(|n| text.contains(&format!("\"gone-{n}\""))))
+    });
     balancer.die_and_start_again();
     assert_eq!(orphans(&balancer).len(), MOST);
     balancer.edit(&line(MOST), "");

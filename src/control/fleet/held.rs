@@ -123,7 +123,7 @@ impl Fleet {
     /// Goes on with what an earlier process has left.
     pub(in crate::control) fn go_on(&mut self, saved: Saved) {
         let now = Timestamp::now();
-        self.unsaved = !(saved.drains.is_empty() && saved.orphans.is_empty());
+        self.unsaved = !saved.is_empty();
         for SavedDrain { service, backend, address, drain } in saved.drains {
             let timeline = Arc::clone(&self.timeline);
             let note = |text: String| {
@@ -159,7 +159,8 @@ impl Fleet {
         std::mem::take(&mut self.unsaved).then(|| self.saved())
     }
 
-    fn saved(&self) -> Saved {
+    /// What is to outlive the process.
+    pub(in crate::control) fn saved(&self) -> Saved {
         let of = |service: &Tracked, watched: &Watched| {
             watched.drain.clone().map(|drain| SavedDrain {
                 service: service.state.name.to_string(),
