@@ -136,7 +136,8 @@ impl Listeners {
             for listen in &service.listen {
                 // The kernel's choice for port 0 is the service's own.
                 let any = matches!(listen, Listen::Tcp(address) if address.port() == 0);
-                let is_it = |open: &Open| open.listen == *listen && (!any || open.service == service.name);
+                let is_it =
+                    |open: &Open| open.listen == *listen && (!any || open.service == service.name) && !open.is_lost();
                 let place = self.open.iter().zip(&kept).position(|(open, kept)| !kept && is_it(open));
                 let source = match place {
                     Some(place) => {
@@ -182,6 +183,9 @@ impl Listeners {
         }
         let now = Instant::now();
         for mut open in old.into_iter().flatten() {
+            if open.is_lost() {
+                log::warn!("somebody has removed the socket of {}: it is made anew where it is listed", open.address);
+            }
             open.remove_file();
             if !open.adopted && open.file.is_none() {
                 log::info!("nobody listens on {} any more", open.address);
@@ -318,7 +322,7 @@ impl Open {
         }
         let (address, file) = match &listen {
             Listen::Tcp(address) => (actual(&sockets).unwrap_or(*address).to_string(), None),
-            Listen::Unix(path) => (listen.to_string(), (!passed).then(|| SocketFile::of(path).ok()).flatten()),
+            Listen::Unix(path) => (listen.to_string(), (!passed).then(|| SocketFile::left(path))),
         };
         let service = service.unwrap_or_default();
         Ok(Self { service, listen, address, sockets, file, covered: false, adopted: false })
@@ -327,6 +331,11 @@ impl Open {
     /// Where it listens, if that is not a path.
     fn tcp(&self) -> Option<SocketAddr> {
         self.address.parse().ok()
+    }
+
+    /// Nobody can come any more: the socket's file is gone.
+    fn is_lost(&self) -> bool {
+        self.file.as_ref().is_some_and(|file| !file.stands())
     }
 
     fn overlaps(&self, other: &Self) -> bool {

@@ -103,13 +103,22 @@ impl SocketFile {
         Ok(Self { path: path.into(), identity: identity(&fs::symlink_metadata(path)?) })
     }
 
+    /// The socket at this path that another process has left; it may be gone.
+    pub fn left(path: &Path) -> Self {
+        Self::of(path).unwrap_or_else(|_| Self { path: path.into(), identity: Identity::default() })
+    }
+
+    /// Whether it stands there still: nobody has removed or replaced it.
+    pub fn stands(&self) -> bool {
+        fs::symlink_metadata(&self.path).is_ok_and(|found| identity(&found) == self.identity)
+    }
+
     /// Removes it, if it is still the same.
     ///
     /// # Errors
     /// The system refuses.
     pub fn remove(&self) -> io::Result<()> {
-        let ours = fs::symlink_metadata(&self.path).is_ok_and(|found| identity(&found) == self.identity);
-        if ours { fs::remove_file(&self.path) } else { Ok(()) }
+        if self.stands() { fs::remove_file(&self.path) } else { Ok(()) }
     }
 
     /// Where it stands.

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 
 use crate::harness::{
     Acceptor, Backend, Bytes, End, Machine, PATIENCE, Setup, Tool, connect, echo, receive, receive_to_end, reset, seed,
-    send,
+    send, wait_until,
 };
 
 const MIB: u64 = 1 << 20;
@@ -129,6 +129,28 @@ fn a_unix_socket_serves_many_clients_at_once_by_all_workers() {
     balancer.await_closed("client", 40);
     assert_eq!(backend.total(), 40);
     balancer.stop();
+}
+
+#[test]
+fn a_unix_socket_that_somebody_has_removed_is_made_anew_by_a_reload_and_by_an_upgrade() {
+    let machine = Machine::shared();
+    let backend = Backend::echo();
+    let setup = Setup::new();
+    let path = setup.directory().join("front.sock");
+    let mut balancer = machine.start(setup.listen(format!("unix:{}", path.display())).backend("a", backend.address));
+    std::fs::remove_file(&path).expect("removing it");
+    balancer.reload();
+    echoes(&unix(&path), seed());
+    let moved = path.with_extension("moved");
+    std::fs::rename(&path, &moved).expect("moving it");
+    balancer.upgrade();
+    echoes(&unix(&path), seed());
+    // Who still has the way to the one before is served by nobody, and told so.
+    wait_until("nobody listens there", PATIENCE, || UnixStream::connect(&moved).is_err());
+    assert_eq!(balancer.logged("somebody has removed the socket of unix:"), 2);
+    balancer.await_no_session();
+    balancer.stop();
+    assert!(!path.exists());
 }
 
 #[test]
