@@ -81,17 +81,20 @@ impl Fleet {
     /// Makes a configuration the one that holds, and publishes it: backends that were there before keep their state, new
     /// ones begin, removed ones leave.
     pub(super) fn apply(&mut self, config: &Config, now: Instant) {
+        let before = self.table.load_full();
+        let taken: HashSet<_> = before.all().map(|service| service.state.number).collect();
+        let mut free = (0..).filter(|number| !taken.contains(number));
+        let places: HashMap<_, _> =
+            self.services.iter().zip(0..).map(|(tracked, place)| (Arc::clone(&tracked.state.name), place)).collect();
         let mut old: Vec<_> = std::mem::take(&mut self.services).into_iter().map(Some).collect();
         let mut removed = Vec::new();
         for service in &config.services {
-            let is_it = |tracked: &Option<Tracked>| tracked.as_ref().is_some_and(|it| it.state.name == service.name);
-            let kept = old.iter_mut().find(|tracked| is_it(tracked)).and_then(Option::take);
-            let mut tracked = kept.unwrap_or_else(|| self.begin(service));
+            let kept = places.get(&service.name).and_then(|&place: &usize| old[place].take());
+            let mut tracked = kept.unwrap_or_else(|| self.begin(service, &mut free));
             let gone = tracked.configure(service, &mut self.next_id, self.workers, now);
             removed.extend(gone.into_iter().map(|watched| (Arc::clone(&tracked.state.name), watched)));
             self.services.push(tracked);
         }
-        let before = self.table.load_full();
         let gone: Vec<_> = old.into_iter().flatten().collect();
         self.leaving.extend(gone.iter().filter_map(|tracked| before.service(tracked.state.number).cloned()));
         for tracked in gone {
@@ -111,20 +114,13 @@ impl Fleet {
         }
     }
 
-    /// A service that is new, or comes back while it still has sessions.
-    fn begin(&mut self, service: &config::Service) -> Tracked {
+    /// A service that is new, or comes back while it still has sessions. `free`: numbers that none has had in the table before.
+    fn begin(&mut self, service: &config::Service, free: &mut impl Iterator<Item = usize>) -> Tracked {
         let back = self.leaving.iter().position(|leaving| leaving.state.name == service.name);
         if let Some(back) = back {
             return Tracked::again(&self.leaving.swap_remove(back), Arc::clone(&self.timeline));
         }
-        let taken = |number: &usize| {
-            let live = self.services.iter().map(|tracked| &tracked.state);
-            // Those of the services before count, too: not all of them have been looked at yet.
-            live.map(|state| state.number)
-                .chain(self.table.load().all().map(|service| service.state.number))
-                .any(|n| n == *number)
-        };
-        let number = (0..).find(|number| !taken(number)).unwrap_or_default();
+        let number = free.next().unwrap_or_default();
         let state = ServiceState::new(Arc::clone(&service.name), number, None, 0, self.workers);
         Tracked::new(Arc::new(state), Arc::clone(&self.timeline))
     }
