@@ -317,6 +317,9 @@ impl Drop for Prepared {
 impl Open {
     fn inherited(inherited: Inherited) -> io::Result<Self> {
         let Inherited { listen, service, sockets, passed } = inherited;
+        if sockets.is_empty() {
+            return Err(io::Error::other(format!("no socket came with {listen}")));
+        }
         for listener in &sockets {
             socket::make_listener(listener.socket.as_fd())?;
         }
