@@ -11,12 +11,6 @@ use super::tree::{Node, Value, quoted};
 use super::{ExpectProbe, Health, HttpProbe, Probe, WhenAllDown};
 use crate::duration;
 
-/// Shorter intervals would be a load of their own.
-const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
-/// Shorter timeouts would find the scheduler, not the backend.
-const SHORTEST_TIMEOUT: Duration = Duration::from_millis(10);
-/// With longer ones nobody would hear of a failure in time.
-const LONGEST: Duration = Duration::from_secs(3600);
 /// More probes in a row than anyone waits for.
 const MOST_IN_A_ROW: u32 = 100;
 
@@ -40,7 +34,11 @@ impl Reader {
                 None => default.passive,
                 node => self.count(node, Some("off"), 1..=MOST_IN_A_ROW).map(std::num::NonZero::get),
             },
-            slow_start: self.duration(section.get("slow_start"), default.slow_start, Duration::ZERO..=LONGEST),
+            slow_start: self.duration(
+                section.get("slow_start"),
+                default.slow_start,
+                Duration::ZERO..=*Health::INTERVALS.end(),
+            ),
             when_all_down: section.get("when_all_down").map_or(default.when_all_down, |node| {
                 let words = [("refuse", WhenAllDown::Refuse), ("try_all", WhenAllDown::TryAll)];
                 self.choice(node, "something to do when all are down", &words).unwrap_or_default()
@@ -51,8 +49,8 @@ impl Reader {
     /// The interval and the timeout; one that is wrong by itself is not compared with the other.
     fn pace(&mut self, interval: Option<&Node>, timeout: Option<&Node>) -> (Duration, Duration) {
         let (default, before) = (Health::default(), self.problems.len());
-        let every = self.duration(interval, default.interval, SHORTEST_INTERVAL..=LONGEST);
-        let within = self.duration(timeout, default.timeout, SHORTEST_TIMEOUT..=LONGEST);
+        let every = self.duration(interval, default.interval, Health::INTERVALS);
+        let within = self.duration(timeout, default.timeout, Health::TIMEOUTS);
         if every < within
             && self.problems.len() == before
             && let Some(node) = interval.or(timeout)

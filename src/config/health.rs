@@ -27,6 +27,13 @@ pub struct Health {
     pub when_all_down: WhenAllDown,
 }
 
+impl Health {
+    /// Shorter intervals would be a load of their own; with longer ones nobody would hear of a failure in time.
+    pub const INTERVALS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
+    /// Shorter timeouts would find the scheduler, not the backend.
+    pub const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(3600);
+}
+
 impl Default for Health {
     fn default() -> Self {
         Self {

@@ -2,8 +2,9 @@
 //! A thread of its own writes it, so that a slow disk delays nobody; a crash leaves the old file or the new one.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -14,6 +15,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::probe::Target;
+use crate::config;
 use crate::observe::condition::Drain;
 use crate::observe::writing::{PATIENCE, Writing};
 
@@ -21,6 +23,8 @@ use crate::observe::writing::{PATIENCE, Writing};
 const NAME: &str = "leases.json";
 /// How often it is tried whether another process has left the directory.
 const RETRY: Duration = Duration::from_millis(20);
+/// More than this, in bytes, is not read: a thousand times what all drains of a large configuration take.
+const LONGEST: u64 = 64 << 20;
 /// Those who may wait for a write.
 const WAITING: usize = 64;
 /// What could not be written is tried again after this time.
@@ -38,6 +42,17 @@ pub(super) struct Saved {
 }
 
 impl Saved {
+    /// What could not have been written by this program would be probed without end, or never.
+    fn checked(self) -> Result<Self, String> {
+        let paced = |target: &Target| {
+            config::Health::INTERVALS.contains(&target.interval) && config::Health::TIMEOUTS.contains(&target.timeout)
+        };
+        match self.orphans.iter().find(|orphan| !paced(&orphan.target)) {
+            Some(orphan) => Err(format!("{}/{} cannot be probed at that pace", orphan.service, orphan.backend)),
+            None => Ok(self),
+        }
+    }
+
     /// There is nothing to keep.
     pub(super) fn is_empty(&self) -> bool {
         self.drains.is_empty() && self.orphans.is_empty()
@@ -104,7 +119,7 @@ impl Place {
     /// What an earlier process has left there. A file that cannot be understood is said, and kept aside where it is nobody else's.
     pub(super) fn load(&self) -> Saved {
         let path = self.directory.join(NAME);
-        let text = match std::fs::read(&path) {
+        let text = match read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Saved::default(),
             Err(error) => {
@@ -112,7 +127,8 @@ impl Place {
                 return Saved::default();
             }
         };
-        serde_json::from_slice(&text).unwrap_or_else(|error| {
+        let saved = serde_json::from_slice(&text).map_err(|error| error.to_string()).and_then(Saved::checked);
+        saved.unwrap_or_else(|error| {
             let aside = path.with_extension("unreadable");
             let kept = if self.ours && std::fs::rename(&path, &aside).is_ok() {
                 format!(", kept as {}", aside.display())
@@ -123,6 +139,17 @@ impl Place {
             Saved::default()
         })
     }
+}
+
+/// A file's bytes, if it is one: of a FIFO or a device none, or no end, would come.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+    }
+    let mut text = Vec::new();
+    file.take(LONGEST).read_to_end(&mut text)?;
+    Ok(text)
 }
 
 /// What is to be written next: the newest alone, until it is on disk.
@@ -233,6 +260,30 @@ fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_nobody_has_written_here_is_not_taken_for_what_is_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = Place::take(directory.path(), false).unwrap();
+        let file = directory.path().join(NAME);
+        let orphan = |interval: u64, timeout: u64| {
+            let text = format!(
+                r#"{{ "orphans": [{{ "service": "web", "backend": "a", "address": "127.0.0.1:1", "rise": 2, "fall": 3, "generation": 2,
+                    "removed": "2026-01-01T00:00:00Z", "until": "2026-01-02T00:00:00Z", "target": {{ "address": "127.0.0.1:1",
+                    "check": "tcp", "interval": {{ "secs": {interval}, "nanos": 0 }}, "timeout": {{ "secs": {timeout}, "nanos": 0 }} }} }}] }}"#
+            );
+            std::fs::write(&file, text).unwrap();
+            place.load().orphans.len()
+        };
+        assert_eq!(orphan(2, 1), 1);
+        for (interval, timeout) in [(0, 1), (u64::MAX, 1), (2, 0), (2, u64::MAX)] {
+            assert_eq!(orphan(interval, timeout), 0, "{interval} {timeout}");
+        }
+        // A pipe that nobody writes to would be read for ever.
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+        mknodat(CWD, &file, FileType::Fifo, Mode::RUSR, 0).unwrap();
+        assert!(place.load().orphans.is_empty());
+    }
 
     #[test]
     fn a_file_that_is_not_understood_is_moved_by_its_owner_alone() {
