@@ -206,8 +206,9 @@ fn serve(program: Program, predecessor: Option<&Predecessor>, estate: Estate) ->
     control.open(prepared)?;
     predecessor.into_iter().for_each(Predecessor::serving);
     let outcome = runtime.block_on(control.run());
-    if matches!(outcome, Err(control::Failure::Impatient(_))) {
-        control.abandon();
+    match outcome {
+        Err(control::Failure::Impatient(_)) => control.abandon(),
+        _ => control.leave(),
     }
     Ok(outcome?)
 }

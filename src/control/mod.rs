@@ -303,12 +303,16 @@ impl Control {
                 },
             }
         }
-        // What is left waits for disks, which may hang.
-        self.parts.signals.end_at_the_next();
         log::info!("stopped");
         journal.close();
         self.record(Kind::Stop, None, "stopped");
         Ok(())
+    }
+
+    /// Puts everything away, which waits for disks that may hang: a signal ends the process where it stands from here on.
+    pub fn leave(mut self) {
+        self.parts.signals.end_at_the_next();
+        self.parts.administration.leave();
     }
 
     /// Leaves everything as it is, because the process is to end at once: no disk is waited for, and nobody who is being answered.

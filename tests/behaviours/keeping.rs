@@ -169,15 +169,21 @@ fn a_disk_that_hangs_holds_up_neither_an_upgrade_nor_a_stop() {
 #[test]
 fn who_does_not_wait_for_a_disk_that_hangs_ends_a_stop_with_a_second_signal() {
     let machine = Machine::alone();
+    [Signal::TERM, Signal::INT].into_iter().for_each(|second| end_a_stop_with(&machine, second));
+}
+
+#[track_caller]
+fn end_a_stop_with(machine: &Machine, signal: Signal) {
     let (a, b) = (Backend::echo(), Backend::echo());
     let mut balancer = machine.start(two(&a, &b));
     up(&balancer);
     let process = balancer.process();
     let held = ["leases", "timeline"].map(|thread| process.hold(thread));
     balancer.signal(Signal::TERM);
+    wait_until("nothing but the disks is waited for", PATIENCE, || !balancer.socket().exists());
     balancer.await_logged("stopped");
     let second = Instant::now();
-    balancer.signal(Signal::TERM);
+    balancer.signal(signal);
     wait_until("it has ended", PATIENCE, || !process.is_alive());
     assert!(second.elapsed() < Duration::from_millis(150), "{:?}", second.elapsed());
     // Whoever holds a thread is told first.
