@@ -62,10 +62,8 @@ pub struct Change {
     pub from: State,
     /// The state from now on.
     pub to: State,
-    /// Why, in words for people.
+    /// Why, in words for people. Where the state stays: that traffic took it down, and its probes pass.
     pub reason: String,
-    /// Traffic took it down, and its probes pass.
-    pub disagree: bool,
 }
 
 /// One backend's health.
@@ -184,12 +182,11 @@ impl Health {
                 let (returns, passed) = (*passes >= *needed, format!("{needed} of {needed} probes passed"));
                 let Some(accused) = accused else { return returns.then(|| self.rise(passed, now)) };
                 let although = format!("{accused} although its probes pass");
-                let change = if returns {
+                Some(if returns {
                     self.rise(format!("{passed}: {although}"), now)
                 } else {
                     self.change(self.phase, although)
-                };
-                Some(Change { disagree: true, ..change })
+                })
             }
         }
     }
@@ -251,7 +248,7 @@ impl Health {
     fn change(&mut self, phase: Phase, reason: String) -> Change {
         let from = self.state();
         self.phase = phase;
-        Change { from, to: self.state(), reason, disagree: false }
+        Change { from, to: self.state(), reason }
     }
 
     fn doublings(&self) -> u32 {

@@ -263,7 +263,7 @@ fn what_was_refused_and_where_probes_and_traffic_disagree_is_in_the_timeline() {
         &[
             ("reload_refused", "reload invalid"),
             ("state", "up -> down: 1 connect of a client failed (connect refused); left to serve: 1 of 2 backends"),
-            ("disagree", "although its probes pass; left to serve: 1 of 2 backends"),
+            ("disagree", "although its probes pass"),
         ],
     );
     drop(second);
@@ -600,10 +600,8 @@ fn killed_at_any_moment_it_leaves_a_state_that_can_be_read() {
         assert!((last..=last + 1).contains(&found), "{found} is known, {last} was answered");
         let (code, out, err) = balancer.command(&["timeline", "--state", state.to_str().expect("a path")]);
         assert_eq!(code, Some(0), "{err}");
-        assert!(
-            last < 2 || out.contains(&format!(": number {};", last - 1)),
-            "more than the last event is missing: {out}"
-        );
+        let told = |number: u64| [";", " (by"].iter().any(|end| out.contains(&format!(": number {number}{end}")));
+        assert!(last < 2 || told(last - 1), "more than the last event is missing: {out}");
         last = found;
     }
     assert!(last > 100, "{last} drains in all");

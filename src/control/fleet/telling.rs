@@ -19,15 +19,18 @@ impl Tracked {
         let Backend { name, address, .. } = &*watched.backend;
         let role = if watched.role == Role::Backup { "backup" } else { "backend" };
         let (service, to) = (&self.state.name, watched.state());
-        let left = self.left();
         let alert = self.backends.iter().all(|watched| matches!(watched.state(), State::Down | State::Drained));
         let level = match to {
-            _ if alert => log::Level::Error,
+            _ if alert && from != to => log::Level::Error,
             State::Up => log::Level::Info,
             _ => log::Level::Warn,
         };
-        let change = if from == to { to.label().to_owned() } else { format!("{} -> {}", from.label(), to.label()) };
-        let text = format!("{role} {name} ({address}): {change}: {reason}; {left}");
+        // Where the state is what it was, so is what is left.
+        let (change, left) = match from == to {
+            true => (to.label().to_owned(), String::new()),
+            false => (format!("{} -> {}", from.label(), to.label()), format!("; {}", self.left())),
+        };
+        let text = format!("{role} {name} ({address}): {change}: {reason}{left}");
         log::log!(level, "{service}: {text}");
         let event = Event { by: by.map(Into::into), state: Some(label.to_owned()), ..Event::new(kind, text) };
         self.timeline.record(event.of(service).with(name));

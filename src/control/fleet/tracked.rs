@@ -211,7 +211,7 @@ impl Tracked {
         }
         watched.show(change.reason.clone());
         self.changed = true;
-        let kind = if change.disagree { Kind::Disagree } else { Kind::State };
+        let kind = if change.from == change.to { Kind::Disagree } else { Kind::State };
         self.tell(place, change.from, &change.reason, kind, None);
     }
 
