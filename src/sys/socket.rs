@@ -27,8 +27,9 @@ pub fn bind_tcp(address: SocketAddr, count: usize, alone: bool) -> io::Result<Ve
             socket.set_only_v6(true)?;
         }
         socket.set_reuse_port(shared)?;
-        // Accepted sockets inherit it.
+        // Accepted sockets inherit both.
         socket.set_tcp_nodelay(true)?;
+        socket.set_out_of_band_inline(true)?;
         socket.bind(&address.into())?;
         Ok::<_, io::Error>(socket)
     };
@@ -48,8 +49,9 @@ pub fn make_listener(socket: BorrowedFd<'_>) -> io::Result<()> {
     // The ring waits by itself; on a non-blocking listener its accepts would fail instead.
     rustix::io::ioctl_fionbio(socket, false)?;
     if local_address(socket).is_some() {
-        // Accepted sockets inherit it.
+        // Accepted sockets inherit both.
         rustix::net::sockopt::set_tcp_nodelay(socket, true)?;
+        rustix::net::sockopt::set_socket_oobinline(socket, true)?;
     }
     Ok(())
 }
@@ -100,6 +102,8 @@ pub fn for_backend(address: SocketAddr, delayed: bool) -> Result<OwnedFd, Errno>
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = rustix::net::socket_with(family, rustix::net::SocketType::STREAM, flags, None)?;
     rustix::net::sockopt::set_tcp_nodelay(&socket, true)?;
+    // An urgent byte stays in its place among the others: RFC 6093.
+    rustix::net::sockopt::set_socket_oobinline(&socket, true)?;
     if delayed {
         rustix::net::sockopt::set_tcp_quickack(&socket, false)?;
     }

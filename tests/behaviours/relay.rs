@@ -3,6 +3,8 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
+use socket2::SockRef;
+
 use crate::harness::{
     Acceptor, Backend, Bytes, Deaf, End, Machine, PATIENCE, Setup, echo, exchange, exchange_bytes, read_to_end,
     receive, receive_to_end, reset, seed, send, send_in, wait_until,
@@ -24,6 +26,35 @@ fn both_ways(client: &TcpStream, backend: &TcpStream, seed: u64, count: u64) {
         assert_eq!(receive_to_end(client, down), (count, End::Clean), "what the client received");
         assert_eq!(at_backend.join().expect("receiving"), (count, End::Clean), "what the backend received");
     });
+}
+
+#[test]
+fn an_urgent_byte_stays_in_its_place_among_small_messages_and_in_bulk() {
+    let machine = Machine::shared();
+    let backend = Acceptor::new();
+    let balancer = machine.start(Setup::new().backend("a", backend.address));
+    let (client, at_backend) = balancer.session(&backend);
+    for (from, to) in [(&client, &at_backend), (&at_backend, &client)] {
+        // The reader takes urgent bytes in their place, too: what is compared is what came through.
+        SockRef::from(to).set_out_of_band_inline(true).expect("an option");
+        for around in [5, 16 * MIB] {
+            let (before, after) = (seed(), !seed());
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    send(from, before, around).expect("sending");
+                    assert_eq!(SockRef::from(from).send_out_of_band(b"!").expect("sending"), 1);
+                    send(from, after, around).expect("sending");
+                });
+                receive(to, &mut Bytes::new(before), around);
+                let mut urgent = [0];
+                (&mut &*to).read_exact(&mut urgent).expect("the urgent byte");
+                assert_eq!(&urgent, b"!");
+                receive(to, &mut Bytes::new(after), around);
+            });
+        }
+    }
+    drop(at_backend);
+    balancer.stop_after(client);
 }
 
 #[test]
