@@ -5,28 +5,17 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// Whether a backend may serve.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum State {
-    /// Not probed yet.
-    Starting,
-    /// It serves.
-    Up,
-    /// It has failed its probes, or real traffic has failed with it.
-    Down,
-    /// Held out by a person, for a limited time.
-    Drained,
-}
-
-impl State {
-    /// The state's name as status, logs and metrics have it.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Starting => "starting",
-            Self::Up => "up",
-            Self::Down => "down",
-            Self::Drained => "drained",
-        }
+named! {
+    /// Whether a backend may serve.
+    State {
+        /// Not probed yet.
+        Starting = "starting",
+        /// It serves.
+        Up = "up",
+        /// It has failed its probes, or real traffic has failed with it.
+        Down = "down",
+        /// Held out by a person, for a limited time.
+        Drained = "drained",
     }
 }
 
@@ -69,23 +58,13 @@ pub struct Condition {
     pub drain: Option<Drain>,
 }
 
-/// What a backend is held out for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Purpose {
-    /// Maintenance.
-    Drain,
-    /// To see what its loss would mean.
-    Drill,
-}
-
-impl Purpose {
-    /// Its name in the status.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Drain => "drain",
-            Self::Drill => "drill",
-        }
+named! {
+    /// What a backend is held out for.
+    Purpose {
+        /// Maintenance.
+        Drain = "drain",
+        /// To see what its loss would mean.
+        Drill = "drill",
     }
 }
 

@@ -134,26 +134,7 @@ impl Durations {
     }
 }
 
-/// A closed set of reasons: an enum, all its values, and their names as labels.
-macro_rules! reasons {
-    ($(#[$about:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $label:literal),+ $(,)? }) => {
-        $(#[$about])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum $name { $($(#[$doc])* $variant),+ }
-
-        impl $name {
-            /// Every reason, in the order of their indices.
-            pub const ALL: [Self; [$($label),+].len()] = [$(Self::$variant),+];
-
-            /// The reason's name as logs and metrics have it.
-            pub fn label(self) -> &'static str {
-                match self { $(Self::$variant => $label),+ }
-            }
-        }
-    };
-}
-
-reasons! {
+named! {
     /// Why a session ended.
     Closed {
         /// Both sides finished, the client first.
@@ -177,7 +158,7 @@ reasons! {
     }
 }
 
-reasons! {
+named! {
     /// Why a client was refused.
     Refused {
         /// The process carries `max_connections` sessions.
@@ -199,7 +180,7 @@ reasons! {
     }
 }
 
-reasons! {
+named! {
     /// How a probe ended.
     Probed {
         /// The backend is well.

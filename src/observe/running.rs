@@ -95,31 +95,17 @@ impl std::fmt::Display for Orphaned {
     }
 }
 
-/// What can come of a reload.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reloaded {
-    /// All of it holds.
-    Applied,
-    /// The file is missing or wrong.
-    Invalid,
-    /// The file is right, but must not be applied: `reload.guard`, or what only a new process can change.
-    Refused,
-    /// The file is right, but the system would not do it: an address in use, too few descriptors.
-    Failed,
-}
-
-impl Reloaded {
-    /// All of them, by their index.
-    pub const ALL: [Self; 4] = [Self::Applied, Self::Invalid, Self::Refused, Self::Failed];
-
-    /// The result's name in metrics, in the status and in answers.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Applied => "applied",
-            Self::Invalid => "invalid",
-            Self::Refused => "refused",
-            Self::Failed => "failed",
-        }
+named! {
+    /// What can come of a reload.
+    Reloaded {
+        /// All of it holds.
+        Applied = "applied",
+        /// The file is missing or wrong.
+        Invalid = "invalid",
+        /// The file is right, but must not be applied: `reload.guard`, or what only a new process can change.
+        Refused = "refused",
+        /// The file is right, but the system would not do it: an address in use, too few descriptors.
+        Failed = "failed",
     }
 }
 

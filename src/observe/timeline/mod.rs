@@ -23,71 +23,45 @@ pub const EVENTS: usize = 4096;
 /// Events that may wait for the disk; more are only kept in memory.
 const WAITING: usize = 1024;
 
-/// What kind of thing happened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Kind {
-    /// The process began to serve.
-    Start,
-    /// It was told to stop, or has stopped.
-    Stop,
-    /// Another process has taken over, or could not.
-    Upgrade,
-    /// A configuration was applied; one event for each change.
-    Reload,
-    /// A configuration was not applied.
-    ReloadRefused,
-    /// A backend's state has changed.
-    State,
-    /// Probes pass and traffic fails.
-    Disagree,
-    /// A person took a backend out, for a limited time.
-    Drain,
-    /// A backend was taken out to see what its loss would mean.
-    Drill,
-    /// A person brought a backend back.
-    Restore,
-    /// A backend came back by itself.
-    LeaseEnded,
-    /// Half of a lease's time is over.
-    Reminder,
-    /// Clients were refused.
-    Refused,
-    /// Clients were refused because a limit was reached.
-    Limit,
-    /// Backups serve.
-    Backup,
-    /// This machine ran short of something: descriptors, ports, pipes, memory.
-    Short,
-    /// A backend is watched on although a reload removed it.
-    Orphan,
-    /// A person ended that.
-    Forget,
-}
-
-impl Kind {
-    /// Its name, as the file and the interface have it.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Start => "start",
-            Self::Stop => "stop",
-            Self::Upgrade => "upgrade",
-            Self::Reload => "reload",
-            Self::ReloadRefused => "reload_refused",
-            Self::State => "state",
-            Self::Disagree => "disagree",
-            Self::Drain => "drain",
-            Self::Drill => "drill",
-            Self::Restore => "restore",
-            Self::LeaseEnded => "lease_ended",
-            Self::Reminder => "reminder",
-            Self::Refused => "refused",
-            Self::Limit => "limit",
-            Self::Backup => "backup",
-            Self::Short => "short",
-            Self::Orphan => "orphan",
-            Self::Forget => "forget",
-        }
+named! {
+    /// What kind of thing happened.
+    Kind {
+        /// The process began to serve.
+        Start = "start",
+        /// It was told to stop, or has stopped.
+        Stop = "stop",
+        /// Another process has taken over, or could not.
+        Upgrade = "upgrade",
+        /// A configuration was applied; one event for each change.
+        Reload = "reload",
+        /// A configuration was not applied.
+        ReloadRefused = "reload_refused",
+        /// A backend's state has changed.
+        State = "state",
+        /// Probes pass and traffic fails.
+        Disagree = "disagree",
+        /// A person took a backend out, for a limited time.
+        Drain = "drain",
+        /// A backend was taken out to see what its loss would mean.
+        Drill = "drill",
+        /// A person brought a backend back.
+        Restore = "restore",
+        /// A backend came back by itself.
+        LeaseEnded = "lease_ended",
+        /// Half of a lease's time is over.
+        Reminder = "reminder",
+        /// Clients were refused.
+        Refused = "refused",
+        /// Clients were refused because a limit was reached.
+        Limit = "limit",
+        /// Backups serve.
+        Backup = "backup",
+        /// This machine ran short of something: descriptors, ports, pipes, memory.
+        Short = "short",
+        /// A backend is watched on although a reload removed it.
+        Orphan = "orphan",
+        /// A person ended that.
+        Forget = "forget",
     }
 }
 
