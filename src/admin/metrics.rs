@@ -4,12 +4,13 @@
 
 use std::collections::HashSet;
 use std::fmt::{Display, Write};
+use std::iter::Peekable;
 use std::sync::{Arc, LazyLock};
 
 use super::ready;
 use super::view::{View, descriptors};
 use crate::observe::condition::State;
-use crate::observe::counters::{BackendCounters, Closed, Durations, Probed, Refused, ServiceCounters};
+use crate::observe::counters::{Closed, Durations, Probed, Refused, ServiceCounters};
 use crate::observe::running::{Orphaned, Reloaded};
 use crate::table::{Backend, Service};
 
@@ -30,12 +31,9 @@ pub(super) fn text(view: &View) -> String {
 }
 
 fn process(text: &mut Text, view: &View) {
-    text.family("build_info", "gauge", "The program's version; always 1.");
-    text.sample("build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
-    let mut single = |name, kind, help, value: u64| {
-        text.family(name, kind, help);
-        text.sample(name, &[], value);
-    };
+    let version = [("version", env!("CARGO_PKG_VERSION"))];
+    text.family("build_info", "gauge", "The program's version; always 1.", [(version, 1)]);
+    let mut single = |name, kind, help, value: u64| text.family(name, kind, help, [([], value)]);
     let worker = &view.counters;
     single("config_generation", "gauge", "Configurations applied so far.", view.table.load().generation);
     let loaded = view.running.file.load().loaded.as_second();
@@ -55,134 +53,104 @@ fn process(text: &mut Text, view: &View) {
         single("descriptors", "gauge", "Descriptors open.", descriptors);
     }
     single("descriptors_max", "gauge", "The limit of descriptors.", view.descriptors_max);
-    text.family("config_reloads_total", "counter", "Reloads asked for, by result.");
-    for result in Reloaded::ALL {
-        let count = view.running.reloads[result as usize].get();
-        text.sample("config_reloads_total", &[("result", result.label())], count);
-    }
+    let reloads =
+        Reloaded::ALL.map(|result| ([("result", result.label())], view.running.reloads[result as usize].get()));
+    text.family("config_reloads_total", "counter", "Reloads asked for, by result.", reloads);
 }
 
 fn services(text: &mut Text, services: &[Arc<Service>]) {
-    text.family("sessions", "gauge", "Sessions open now.");
-    for service in services {
-        text.sample("sessions", &[("service", &service.state.name)], service.state.places.taken());
-    }
-    text.family("sessions_total", "counter", "Sessions established.");
-    for service in services {
-        text.sample("sessions_total", &[("service", &service.state.name)], service.total());
-    }
-    text.family("sessions_closed_total", "counter", "Sessions ended, by reason.");
-    for service in services {
-        for reason in Closed::ALL {
-            let labels = [("service", &*service.state.name), ("reason", reason.label())];
+    let mut each = |name, kind, help, value: fn(&Service) -> u64| {
+        text.family(name, kind, help, each_service(services).map(|(labels, service)| (labels, value(service))));
+    };
+    each("sessions", "gauge", "Sessions open now.", |service| service.state.places.taken().into());
+    each("sessions_total", "counter", "Sessions established.", Service::total);
+    let closed = each_service(services).flat_map(|([name], service)| {
+        Closed::ALL.map(|reason| {
             let count = |worker: &ServiceCounters| worker.closed[reason as usize].get();
-            text.sample("sessions_closed_total", &labels, service.state.counters.sum(count));
-        }
-    }
-    text.family("sessions_refused_total", "counter", "Clients refused, by reason.");
-    for service in services {
-        for reason in Refused::ALL {
-            let labels = [("service", &*service.state.name), ("reason", reason.label())];
+            ([name, ("reason", reason.label())], service.state.counters.sum(count))
+        })
+    });
+    text.family("sessions_closed_total", "counter", "Sessions ended, by reason.", closed);
+    let refused = each_service(services).flat_map(|([name], service)| {
+        Refused::ALL.map(|reason| {
             let count = |worker: &ServiceCounters| worker.refused[reason as usize].get();
-            text.sample("sessions_refused_total", &labels, service.state.counters.sum(count));
-        }
-    }
-    text.family("session_duration_seconds", "histogram", "How long sessions lasted.");
-    for service in services {
-        let labels = [("service", &*service.state.name)];
-        text.histogram("session_duration_seconds", &labels, |of| service.state.counters.sum(|w| of(&w.duration)));
-    }
+            ([name, ("reason", reason.label())], service.state.counters.sum(count))
+        })
+    });
+    text.family("sessions_refused_total", "counter", "Clients refused, by reason.", refused);
+    let help = "How long sessions lasted.";
+    text.histograms("session_duration_seconds", help, each_service(services), |service, of| {
+        service.state.counters.sum(|w| of(&w.duration))
+    });
 }
 
 fn backends(text: &mut Text, services: &[Arc<Service>]) {
-    let sum = |backend: &Backend, count: fn(&BackendCounters) -> u64| backend.counters.sum(count);
-
-    text.family("bytes_total", "counter", "Bytes relayed; in is from client to backend.");
-    for ([service, name], backend) in each_backend(services) {
-        text.sample("bytes_total", &[service, name, ("direction", "in")], sum(backend, |w| w.bytes_in.get()));
-        text.sample("bytes_total", &[service, name, ("direction", "out")], sum(backend, |w| w.bytes_out.get()));
-    }
-    text.family("backend_sessions", "gauge", "Sessions open now with the backend.");
-    for (labels, backend) in each_backend(services) {
-        text.sample("backend_sessions", &labels, backend.places.taken());
-    }
-    text.family("backend_sessions_total", "counter", "Sessions established with the backend.");
-    for (labels, backend) in each_backend(services) {
-        text.sample("backend_sessions_total", &labels, sum(backend, |w| w.sessions.get()));
-    }
-    text.family("backend_connect_failures_total", "counter", "Connects that failed by the backend's fault.");
-    for (labels, backend) in each_backend(services) {
-        text.sample("backend_connect_failures_total", &labels, sum(backend, |w| w.connect_failures.get()));
-    }
-    text.family("backend_connect_seconds", "histogram", "How long successful connects took.");
-    for (labels, backend) in each_backend(services) {
-        text.histogram("backend_connect_seconds", &labels, |of| backend.counters.sum(|w| of(&w.connect_time)));
-    }
+    let bytes = each_backend(services).flat_map(|([service, name], backend)| {
+        let (to, from) = (backend.counters.sum(|w| w.bytes_in.get()), backend.counters.sum(|w| w.bytes_out.get()));
+        [("in", to), ("out", from)].map(|(direction, bytes)| ([service, name, ("direction", direction)], bytes))
+    });
+    text.family("bytes_total", "counter", "Bytes relayed; in is from client to backend.", bytes);
+    let mut each = |name, kind, help, value: fn(&Backend) -> u64| {
+        text.family(name, kind, help, each_backend(services).map(|(labels, backend)| (labels, value(backend))));
+    };
+    each("backend_sessions", "gauge", "Sessions open now with the backend.", |backend| backend.places.taken().into());
+    each("backend_sessions_total", "counter", "Sessions established with the backend.", |backend| {
+        backend.counters.sum(|w| w.sessions.get())
+    });
+    each("backend_connect_failures_total", "counter", "Connects that failed by the backend's fault.", |backend| {
+        backend.counters.sum(|w| w.connect_failures.get())
+    });
+    let help = "How long successful connects took.";
+    text.histograms("backend_connect_seconds", help, each_backend(services), |backend, of| {
+        backend.counters.sum(|w| of(&w.connect_time))
+    });
 }
 
 /// How many of each service's backends can serve, whatever the cause; and who was removed and is still there.
 fn redundancy(text: &mut Text, services: &[Arc<Service>], orphans: &[Orphaned]) {
-    let all: Vec<_> = services.iter().map(|service| ([("service", &*service.state.name)], service)).collect();
-    text.family("redundancy_expected", "gauge", "Backends of the configuration; backups do not count.");
-    for (labels, service) in &all {
-        text.sample("redundancy_expected", labels, service.state.redundancy.read().expected);
-    }
-    text.family("redundancy_missing", "gauge", "Backends that cannot serve, whatever the cause.");
-    for (labels, service) in &all {
-        text.sample("redundancy_missing", labels, service.state.redundancy.read().missing());
-    }
+    // Each is read once, so that one scrape does not contradict itself.
+    let all: Vec<_> = each_service(services).map(|(name, service)| (name, service.state.redundancy.read())).collect();
+    let expected = all.iter().map(|&(name, reading)| (name, reading.expected));
+    text.family("redundancy_expected", "gauge", "Backends of the configuration; backups do not count.", expected);
+    let missing = all.iter().map(|&(name, reading)| (name, reading.missing()));
+    text.family("redundancy_missing", "gauge", "Backends that cannot serve, whatever the cause.", missing);
+    let seconds = all.iter().map(|&(name, reading)| (name, reading.missing_for.as_secs_f64()));
     let help = "For how long each missing backend was missing, in sum.";
-    text.family("redundancy_missing_seconds_total", "counter", help);
-    for (labels, service) in &all {
-        let seconds = service.state.redundancy.read().missing_for.as_secs_f64();
-        text.sample("redundancy_missing_seconds_total", labels, seconds);
-    }
-    // A family without a sample would say nothing.
-    let survivable: Vec<_> =
-        all.iter().filter_map(|(labels, service)| Some((labels, ready::survivable(service)?))).collect();
-    if !survivable.is_empty() {
-        let help =
-            "Servers that could fail while the rest still carries the peak; only where all have max_connections.";
-        text.family("survivable_failures", "gauge", help);
-    }
-    for (labels, failures) in survivable {
-        text.sample("survivable_failures", labels, failures);
-    }
-    if !orphans.is_empty() {
-        text.family("orphan_up", "gauge", "Whether a backend that a reload removed is healthy: 1 or 0.");
-    }
-    for orphan in orphans {
-        let address = orphan.address.to_string();
-        let labels = [("service", &*orphan.service), ("backend", &*orphan.backend), ("address", &address)];
-        text.sample("orphan_up", &labels, u8::from(orphan.condition.state == State::Up));
-    }
+    text.family("redundancy_missing_seconds_total", "counter", help, seconds);
+    let survivable = each_service(services).filter_map(|(name, service)| Some((name, ready::survivable(service)?)));
+    let help = "Servers that could fail while the rest still carries the peak; only where all have max_connections.";
+    text.family("survivable_failures", "gauge", help, survivable);
+    let orphans: Vec<_> = orphans.iter().map(|orphan| (orphan, orphan.address.to_string())).collect();
+    let up = orphans.iter().map(|(orphan, address)| {
+        let labels = [("service", &*orphan.service), ("backend", &*orphan.backend), ("address", &**address)];
+        (labels, u8::from(orphan.condition.state == State::Up))
+    });
+    text.family("orphan_up", "gauge", "Whether a backend that a reload removed is healthy: 1 or 0.", up);
 }
 
 /// What the control plane knows and counts of the backends.
 fn conditions(text: &mut Text, services: &[Arc<Service>]) {
-    text.family("backend_up", "gauge", "Whether the backend may serve: 1 or 0.");
-    for (labels, backend) in each_backend(services) {
-        text.sample("backend_up", &labels, u8::from(ready::is_up(backend)));
-    }
-    text.family("backend_drained", "gauge", "Whether the backend is held out by a person: 1 or 0.");
-    for (labels, backend) in each_backend(services) {
-        text.sample("backend_drained", &labels, u8::from(backend.condition.load().state == State::Drained));
-    }
-    text.family("probes_total", "counter", "Probes ended, by result.");
-    for ([service, name], backend) in each_backend(services) {
-        for result in Probed::ALL {
-            let count = backend.probes.results[result as usize].get();
-            text.sample("probes_total", &[service, name, ("result", result.label())], count);
-        }
-    }
-    text.family("probe_seconds", "histogram", "How long probes took that passed.");
-    for (labels, backend) in each_backend(services) {
-        text.histogram("probe_seconds", &labels, |of| of(&backend.probes.time));
-    }
+    let up = each_backend(services).map(|(labels, backend)| (labels, u8::from(ready::is_up(backend))));
+    text.family("backend_up", "gauge", "Whether the backend may serve: 1 or 0.", up);
+    let drained = each_backend(services)
+        .map(|(labels, backend)| (labels, u8::from(backend.condition.load().state == State::Drained)));
+    text.family("backend_drained", "gauge", "Whether the backend is held out by a person: 1 or 0.", drained);
+    let probes = each_backend(services).flat_map(|([service, name], backend)| {
+        let count = |result| backend.probes.results[result as usize].get();
+        Probed::ALL.map(|result| ([service, name, ("result", result.label())], count(result)))
+    });
+    text.family("probes_total", "counter", "Probes ended, by result.", probes);
+    let help = "How long probes took that passed.";
+    text.histograms("probe_seconds", help, each_backend(services), |backend, of| of(&backend.probes.time));
 }
 
 /// A label and its value.
 type Label<'a> = (&'static str, &'a str);
+
+/// Every service, with the label that names it.
+fn each_service(services: &[Arc<Service>]) -> impl Iterator<Item = ([Label<'_>; 1], &Service)> {
+    services.iter().map(|service| ([("service", &*service.state.name)], &**service))
+}
 
 /// Every backend of every service, with the labels that name it. One that is leaving has its series as long as nobody else
 /// bears its name.
@@ -199,13 +167,49 @@ fn each_backend(services: &[Arc<Service>]) -> impl Iterator<Item = ([Label<'_>; 
 struct Text(String);
 
 impl Text {
-    /// Begins a family: all its samples must follow before the next one begins.
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
-        let _ = writeln!(self.0, "# HELP balancer_{name} {help}\n# TYPE balancer_{name} {kind}");
+    /// A family with all its samples; nothing where there are none.
+    fn family<'a, const N: usize>(
+        &mut self,
+        name: &str,
+        kind: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = ([Label<'a>; N], impl Display)>,
+    ) {
+        for (labels, value) in self.begin(name, kind, help, samples) {
+            self.series(name, "", &labels, None, value);
+        }
     }
 
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
-        self.series(name, "", labels, None, value);
+    /// A family of histograms, where `sum` sums a number of one over all who write it. The format's buckets are cumulative, and the
+    /// last is the count.
+    fn histograms<'a, const N: usize, T>(
+        &mut self,
+        name: &str,
+        help: &str,
+        all: impl IntoIterator<Item = ([Label<'a>; N], T)>,
+        sum: impl Fn(&T, &dyn Fn(&Durations) -> u64) -> u64,
+    ) {
+        static BOUNDS: LazyLock<Vec<String>> =
+            LazyLock::new(|| Durations::BOUNDS.iter().map(f64::to_string).chain(["+Inf".to_owned()]).collect());
+        for (labels, one) in self.begin(name, "histogram", help, all) {
+            let mut count = 0;
+            for (index, bound) in BOUNDS.iter().enumerate() {
+                count += sum(&one, &|durations| durations.bucket(index));
+                self.series(name, "_bucket", &labels, Some(bound), count);
+            }
+            let seconds = sum(&one, &Durations::sum_micros) as f64 / 1e6;
+            self.series(name, "_sum", &labels, None, seconds);
+            self.series(name, "_count", &labels, None, count);
+        }
+    }
+
+    /// Begins a family if it has samples: they must all follow before the next one begins.
+    fn begin<S: IntoIterator>(&mut self, name: &str, kind: &str, help: &str, samples: S) -> Peekable<S::IntoIter> {
+        let mut samples = samples.into_iter().peekable();
+        if samples.peek().is_some() {
+            let _ = writeln!(self.0, "# HELP balancer_{name} {help}\n# TYPE balancer_{name} {kind}");
+        }
+        samples
     }
 
     /// A sample of a family's part, such as its `_bucket`, with one label more for its upper bound.
@@ -236,19 +240,5 @@ impl Text {
                 other => self.0.push(other),
             }
         }
-    }
-
-    /// One histogram, of which `sum` sums a number over all who write it. The format's buckets are cumulative, and the last is the count.
-    fn histogram(&mut self, name: &str, labels: &[(&str, &str)], sum: impl Fn(&dyn Fn(&Durations) -> u64) -> u64) {
-        static BOUNDS: LazyLock<Vec<String>> =
-            LazyLock::new(|| Durations::BOUNDS.iter().map(f64::to_string).chain(["+Inf".to_owned()]).collect());
-        let mut count = 0;
-        for (index, bound) in BOUNDS.iter().enumerate() {
-            count += sum(&|durations| durations.bucket(index));
-            self.series(name, "_bucket", labels, Some(bound), count);
-        }
-        let seconds = sum(&Durations::sum_micros) as f64 / 1e6;
-        self.series(name, "_sum", labels, None, seconds);
-        self.series(name, "_count", labels, None, count);
     }
 }
