@@ -33,7 +33,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 pub use self::disk::Disk;
 pub use self::doors::{Doors, Place, Sockets};
@@ -244,6 +244,7 @@ impl Drop for Serving {
 }
 
 /// One way in.
+#[derive(Clone)]
 struct Door {
     view: Arc<View>,
     /// Connections that may be open at once.
@@ -272,32 +273,7 @@ impl Door {
         while let Ok(place) = Arc::clone(&self.places).acquire_owned().await {
             match next().await {
                 Ok((stream, access)) => {
-                    let (view, exchange, mut ended) = (Arc::clone(&self.view), self.exchange, self.ended.clone());
-                    tokio::spawn(async move {
-                        let progress = Progress::default();
-                        let mut conversation = pin!(converse(stream, view, access, &progress));
-                        // Too late, cut short, malformed: the client sees its connection end, nobody else has to know.
-                        let in_time = async {
-                            while tokio::time::timeout(exchange, &mut conversation).await.is_err() {
-                                if !progress.at_work.load(Ordering::Relaxed) {
-                                    break;
-                                }
-                            }
-                        };
-                        let unasked = async {
-                            let _ = ended.changed().await;
-                            if progress.asked.load(Ordering::Relaxed) {
-                                std::future::pending().await
-                            }
-                        };
-                        tokio::select! {
-                            // What has arrived by now is read first.
-                            biased;
-                            () = in_time => {}
-                            () = unasked => {}
-                        }
-                        drop(place);
-                    });
+                    tokio::spawn(self.clone().attend(stream, access, place));
                 }
                 Err(error) => {
                     if warned.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
@@ -307,6 +283,35 @@ impl Door {
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
+        }
+    }
+
+    /// One conversation, for as long as it may last. It keeps its place until its connection is closed.
+    async fn attend<S>(mut self, stream: S, access: Access, _place: OwnedSemaphorePermit)
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let progress = Progress::default();
+        let mut conversation = pin!(converse(stream, self.view, access, &progress));
+        // Too late, cut short, malformed: the client sees its connection end, nobody else has to know.
+        let in_time = async {
+            while tokio::time::timeout(self.exchange, &mut conversation).await.is_err() {
+                if !progress.at_work.load(Ordering::Relaxed) {
+                    break;
+                }
+            }
+        };
+        let unasked = async {
+            let _ = self.ended.changed().await;
+            if progress.asked.load(Ordering::Relaxed) {
+                std::future::pending().await
+            }
+        };
+        tokio::select! {
+            // What has arrived by now is read first.
+            biased;
+            () = in_time => {}
+            () = unasked => {}
         }
     }
 }
