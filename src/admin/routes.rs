@@ -232,36 +232,34 @@ async fn order(
     match request.uri().path() {
         RELOAD => {
             let ReloadRequest { force } = body(request).await?;
-            let (answer, reply) = oneshot::channel();
             let Reply { result, generation, changes, error } =
-                ordered(orders, Order::Reload { by, force, answer }, reply, progress).await?;
+                ordered(orders, progress, |answer| Order::Reload { by, force, answer }).await?;
             let code = if result == Reloaded::Applied { StatusCode::OK } else { StatusCode::CONFLICT };
             Ok(json(code, &ReloadAnswer { result: result.label().into(), generation, changes, error }))
         }
         UPGRADE => {
             body::<UpgradeRequest>(request).await?;
-            let (answer, reply) = oneshot::channel();
-            Ok(match ordered(orders, Order::Upgrade { by, answer }, reply, progress).await? {
+            Ok(match ordered(orders, progress, |answer| Order::Upgrade { by, answer }).await? {
                 Ok(pid) => json(StatusCode::OK, &UpgradeAnswer { pid: Some(pid), error: None }),
                 Err(why) => json(StatusCode::CONFLICT, &UpgradeAnswer { pid: None, error: Some(why) }),
             })
         }
         DRAIN => {
             let draining = draining(body(request).await?).map_err(|why| refuse(StatusCode::BAD_REQUEST, why))?;
-            let (answer, reply) = oneshot::channel();
-            ordered(orders, Order::Drain { draining, by, answer }, reply, progress).await.map(said)
+            ordered(orders, progress, |answer| Order::Drain { draining, by, answer }).await.map(said)
         }
         path => {
             let forget = path == FORGET;
             let BackendRequest { backend } = body(request).await?;
             let (service, backend) = parts(&backend).map_err(|why| refuse(StatusCode::BAD_REQUEST, why))?;
-            let (answer, reply) = oneshot::channel();
-            let order = if forget {
-                Order::Forget { service, backend, by, answer }
-            } else {
-                Order::Restore { service, backend, by, answer }
+            let order = |answer| {
+                if forget {
+                    Order::Forget { service, backend, by, answer }
+                } else {
+                    Order::Restore { service, backend, by, answer }
+                }
             };
-            ordered(orders, order, reply, progress).await.map(said)
+            ordered(orders, progress, order).await.map(said)
         }
     }
 }
@@ -295,16 +293,16 @@ fn said(outcome: Outcome) -> Response<Full<Bytes>> {
     }
 }
 
-/// Passes an order on and waits for its outcome; an error answers that nobody takes it.
+/// Passes on the order that `order` makes of where its outcome goes, and waits for that; an error answers that nobody takes it.
 async fn ordered<T>(
     orders: &Orders,
-    order: Order,
-    reply: oneshot::Receiver<T>,
     progress: &Progress,
+    order: impl FnOnce(oneshot::Sender<T>) -> Order,
 ) -> Result<T, Response<Full<Bytes>>> {
+    let (answer, reply) = oneshot::channel();
     progress.asked.store(true, Ordering::Relaxed);
     progress.at_work.store(true, Ordering::Relaxed);
-    let outcome = match orders.try_send(order) {
+    let outcome = match orders.try_send(order(answer)) {
         Ok(()) => reply.await.ok(),
         Err(_) => None,
     };
