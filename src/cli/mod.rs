@@ -131,6 +131,19 @@ fn count(number: u64, noun: &str) -> String {
     format!("{number} {noun}{plural}")
 }
 
+/// A number in the first of these units, each `step` times the one before, that leaves it below a step: with tenths below 100, but
+/// for the first unit.
+fn scaled(mut value: f64, step: f64, units: &[&str]) -> String {
+    let mut unit = 0;
+    // What is less than a half below a step would be rounded to one.
+    while value >= step - 0.5 && unit + 1 < units.len() {
+        value /= step;
+        unit += 1;
+    }
+    let digits = usize::from(unit > 0 && value < 99.95);
+    format!("{value:.digits$}{}", units[unit])
+}
+
 /// A `SERVICE/BACKEND`; what else it might be is for the balancer to say.
 fn backend(text: &str) -> Result<String, String> {
     match text.split_once('/') {
@@ -165,5 +178,22 @@ impl ConfigFile {
     fn resolve(&self, variable: Option<OsString>) -> PathBuf {
         let variable = variable.filter(|path| !path.is_empty()).map(PathBuf::from);
         self.path.clone().or(variable).unwrap_or_else(|| DEFAULT_CONFIG.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_that_would_be_rounded_to_a_step_has_the_next_unit() {
+        let thousands = |value| scaled(value, 1000.0, &["", "K", "M", "G"]);
+        assert_eq!([0.0, 999.4, 999.5, 1000.0].map(thousands), ["0", "999", "1.0K", "1.0K"]);
+        assert_eq!(
+            [999_499.0, 999_700.0, 999_499_999.0, 999_700_000.0].map(thousands),
+            ["999K", "1.0M", "999M", "1.0G"]
+        );
+        assert_eq!([99_940.0, 99_960.0, 5e12].map(thousands), ["99.9K", "100K", "5000G"]);
+        assert_eq!([1023.4, 1023.6].map(|value| scaled(value, 1024.0, &[" B", " KiB"])), ["1023 B", "1.0 KiB"]);
     }
 }

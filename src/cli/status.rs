@@ -10,7 +10,7 @@ use anyhow::Context;
 use jiff::Timestamp;
 
 use super::client::Target;
-use super::{count, verdict};
+use super::{count, scaled, verdict};
 use crate::admin::status::{BackendStatus, Leaving, Orphan, ReloadStatus, ServiceStatus, Status};
 use crate::duration;
 
@@ -229,23 +229,12 @@ pub(super) fn span(seconds: i64) -> String {
 
 /// A number in at most seven characters.
 fn number(n: u64) -> String {
-    if n < 1_000_000 { n.to_string() } else { scaled(n, 1000.0, &["", "k", "M", "G", "T", "P", "E"]) }
+    if n < 1_000_000 { n.to_string() } else { scaled(n as f64, 1000.0, &["", "k", "M", "G", "T", "P", "E"]) }
 }
 
 /// A number of bytes in at most eight characters.
 fn bytes(n: u64) -> String {
-    if n < 1024 { format!("{n} B") } else { scaled(n, 1024.0, &[" B", " KiB", " MiB", " GiB", " TiB", " PiB", " EiB"]) }
-}
-
-fn scaled(n: u64, step: f64, units: &[&str]) -> String {
-    let (mut value, mut unit) = (n as f64, 0);
-    // 999.95 would round to a fifth digit.
-    while value >= step - 0.05 && unit + 1 < units.len() {
-        value /= step;
-        unit += 1;
-    }
-    let digits = usize::from(value < 99.95);
-    format!("{value:.digits$}{}", units[unit])
+    scaled(n as f64, 1024.0, &[" B", " KiB", " MiB", " GiB", " TiB", " PiB", " EiB"])
 }
 
 #[cfg(test)]

@@ -4,14 +4,18 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::cli::scaled;
 use crate::cli::status::span;
 
 /// The heights of a diagram's columns, from the lowest.
 const LEVELS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
+/// The steps of a number in few characters.
+const UNITS: [&str; 7] = ["", "K", "M", "G", "T", "P", "E"];
+
 /// A whole number in at most five characters.
 pub(super) fn number(n: u64) -> String {
-    if n < 100_000 { n.to_string() } else { scaled(n as f64, 1000.0) }
+    if n < 100_000 { n.to_string() } else { scaled(n as f64, 1000.0, &UNITS) }
 }
 
 /// Events a second in at most five characters; `-` where it is not known.
@@ -21,30 +25,18 @@ pub(super) fn rate(rate: Option<f64>) -> String {
         Some(rate) if rate <= 0.0 => "0".into(),
         Some(rate) if rate < 9.95 => format!("{rate:.1}"),
         Some(rate) if rate < 99_999.5 => format!("{rate:.0}"),
-        Some(rate) => scaled(rate, 1000.0),
+        Some(rate) => scaled(rate, 1000.0, &UNITS),
     }
 }
 
 /// Bytes a second in at most five characters, in steps of 1024; `-` where it is not known.
 pub(super) fn byte_rate(rate: Option<f64>) -> String {
-    rate.map_or_else(|| "-".into(), |rate| scaled(rate, 1024.0))
+    rate.map_or_else(|| "-".into(), |rate| scaled(rate, 1024.0, &UNITS))
 }
 
 /// A number of bytes, in steps of 1024.
 pub(super) fn bytes(n: u64) -> String {
-    scaled(n as f64, 1024.0)
-}
-
-fn scaled(mut value: f64, step: f64) -> String {
-    let mut units = ["", "K", "M", "G", "T", "P", "E"].iter();
-    let mut unit = units.next();
-    // 1023.6 would round to a step of its own.
-    while value >= step - 0.5 {
-        let Some(next) = units.next() else { break };
-        (value, unit) = (value / step, Some(next));
-    }
-    let digits = usize::from(value < 99.95 && unit != Some(&""));
-    format!("{value:.digits$}{}", unit.unwrap_or(&""))
+    scaled(n as f64, 1024.0, &UNITS)
 }
 
 /// Milliseconds in at most four characters.
