@@ -114,24 +114,25 @@ impl Canvas<'_> {
     }
 }
 
-/// A text in lines of at most this width, broken at blanks where there are any.
+/// A text in lines of at most this width, broken at blanks where there are any; a character that is wider has a line of its own.
 pub(super) fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let columns = |text: &str| Span::raw(text).width();
     let (mut lines, width) = (vec![String::new()], width.max(1));
-    for word in text.split_whitespace() {
-        let mut word = word.to_owned();
+    for mut word in text.split_whitespace() {
         loop {
             let line = lines.last_mut().expect("there is one from the beginning");
-            let blank = usize::from(!line.is_empty());
-            let (long, room) = (Span::raw(word.as_str()).width(), width - Span::raw(line.as_str()).width().min(width));
-            if long + blank <= room {
-                line.push_str(&" ".repeat(blank));
-                line.push_str(&word);
+            if line.is_empty() {
+                let past = |&(at, c): &(usize, char)| columns(&word[..at + c.len_utf8()]) > width;
+                let end = word.char_indices().skip(1).find(past).map_or(word.len(), |(at, _)| at);
+                line.push_str(&word[..end]);
+                word = &word[end..];
+                if word.is_empty() {
+                    break;
+                }
+            } else if columns(line) + 1 + columns(word) <= width {
+                line.push(' ');
+                line.push_str(word);
                 break;
-            }
-            if long > width && blank == 0 {
-                let rest = word.split_off(word.char_indices().nth(width).map_or(word.len(), |(at, _)| at));
-                line.push_str(&word);
-                word = rest;
             }
             lines.push(String::new());
         }

@@ -333,4 +333,8 @@ fn texts_are_broken_at_blanks() {
     assert_eq!(wrapped("a pneumonoultra b", 5), ["a", "pneum", "onoul", "tra b"]);
     assert_eq!(wrapped("", 5), [""]);
     assert_eq!(wrapped("ab", 0), ["a", "b"], "a width that nothing fits into");
+    // Each of these takes two columns.
+    assert_eq!(wrapped("网络维护 ok", 5), ["网络", "维护", "ok"]);
+    assert_eq!(wrapped("a 维护 b", 6), ["a 维护", "b"]);
+    assert_eq!(wrapped("a维护 b", 1), ["a", "维", "护", "b"]);
 }
