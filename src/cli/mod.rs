@@ -25,7 +25,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use tokio::signal::unix::{SignalKind, signal};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 
 use crate::app::{self, Program};
 use crate::config::{self, Loaded};
@@ -104,24 +105,12 @@ fn failed(error: &dyn std::fmt::Display) -> ExitCode {
 /// Whether this process was asked to end (Ctrl-C, SIGTERM) since now.
 ///
 /// # Errors
-/// No thread or no handler can be had.
+/// No handler can be had.
 fn interrupted() -> io::Result<impl Fn() -> bool> {
     let asked = Arc::new(AtomicBool::new(false));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (mut interrupt, mut terminate) = {
-        let _inside = runtime.enter();
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
-    };
-    let heard = Arc::clone(&asked);
-    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        runtime.block_on(async {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-        });
-        heard.store(true, Ordering::Relaxed);
-    })?;
+    for signal in [SIGINT, SIGTERM] {
+        flag::register(signal, Arc::clone(&asked))?;
+    }
     Ok(move || asked.load(Ordering::Relaxed))
 }
 

@@ -1,6 +1,7 @@
 //! The loop: what the balancer, the keyboard and the signals say, each on a thread of its own, and a frame after each.
 
-use std::io;
+use std::io::{self, Read as _};
+use std::os::unix::net::UnixStream;
 use std::process;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
@@ -10,7 +11,8 @@ use std::time::{Duration, Instant};
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
 use ratatui::crossterm::terminal::disable_raw_mode;
 use rustix::process::{Signal, kill_current_process_group};
-use tokio::signal::unix::{SignalKind, signal};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::low_level::pipe;
 
 use super::canvas::Look;
 use super::draw;
@@ -166,22 +168,13 @@ fn read_keys(sender: SyncSender<Message>) -> io::Result<()> {
 
 /// Ends the program in order after a signal; if the terminal takes nothing more, without a last frame.
 fn watch_signals(sender: SyncSender<Message>) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup(), SignalKind::quit()];
-    let signals = {
-        let _inside = runtime.enter();
-        kinds.into_iter().map(signal).collect::<io::Result<Vec<_>>>()?
-    };
+    let (mut heard, told) = UnixStream::pair()?;
+    for signal in [SIGTERM, SIGINT, SIGHUP, SIGQUIT] {
+        pipe::register(signal, told.try_clone()?)?;
+    }
     spawn("signals", move || {
-        runtime.block_on(async {
-            let [mut first, mut second, mut third, mut fourth] = signals.try_into().expect("one a kind");
-            tokio::select! {
-                _ = first.recv() => {}
-                _ = second.recv() => {}
-                _ = third.recv() => {}
-                _ = fourth.recv() => {}
-            }
-        });
+        // The handlers keep the other end for good.
+        let _ = heard.read_exact(&mut [0]);
         let asked = Instant::now();
         while asked.elapsed() < LAST_FRAME {
             let _ = sender.try_send(Message::End);
