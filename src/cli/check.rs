@@ -1,11 +1,10 @@
 //! `balancer check`: reads and validates the configuration as `run` would, and binds nothing.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{ConfigFile, count};
+use super::{ConfigFile, count, say};
 use crate::config::Loaded;
 
 /// Validate the configuration: print every error in it, change nothing
@@ -18,9 +17,8 @@ pub(super) struct Arguments {
 /// Exits 0 when the file is valid, 1 when not.
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     match arguments.config.load() {
-        // Who stops reading has learnt what they wanted: the exit code still holds.
         Ok(loaded) => {
-            let _ = writeln!(std::io::stdout(), "{}", summary(&loaded));
+            say(&summary(&loaded));
             ExitCode::SUCCESS
         }
         Err(code) => code,

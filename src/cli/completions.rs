@@ -1,6 +1,5 @@
 //! `balancer completions`: what a shell needs to complete the command line.
 
-use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::ValueEnum;
@@ -25,7 +24,7 @@ enum Shell {
 ///
 /// # Errors
 /// Standard output takes no more; a reader that has seen enough is no error.
-pub(super) fn run(arguments: &Arguments) -> io::Result<ExitCode> {
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mut text = Vec::new();
     let shell = match arguments.shell {
         Shell::Bash => aot::Shell::Bash,
@@ -33,8 +32,6 @@ pub(super) fn run(arguments: &Arguments) -> io::Result<ExitCode> {
         Shell::Fish => aot::Shell::Fish,
     };
     aot::generate(shell, &mut super::command(), "balancer", &mut text);
-    match io::stdout().write_all(&text) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
-        _ => Ok(ExitCode::SUCCESS),
-    }
+    super::print(&text)?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,5 @@
 //! `balancer drain`, `restore` and `forget`: taking a backend out for a limited time, and what goes with it.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -8,6 +7,7 @@ use anyhow::{Context, bail};
 use serde::Serialize;
 
 use super::client::Target;
+use super::say;
 use crate::admin::{BackendRequest, DrainRequest, Said};
 
 /// The answer comes when the disk has it.
@@ -75,7 +75,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         spread: spread.clone(),
         abort_if_refused: None,
     };
-    say(&ask(target, "/v1/drain", &request)?)
+    say(&ask(target, "/v1/drain", &request)?);
+    Ok(ExitCode::SUCCESS)
 }
 
 /// As [`run`].
@@ -84,7 +85,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 /// As [`run`].
 pub(super) fn restore(arguments: &Restore) -> anyhow::Result<ExitCode> {
     let request = BackendRequest { backend: arguments.backend.clone() };
-    say(&ask(&arguments.target, "/v1/restore", &request)?)
+    say(&ask(&arguments.target, "/v1/restore", &request)?);
+    Ok(ExitCode::SUCCESS)
 }
 
 /// As [`run`].
@@ -93,12 +95,7 @@ pub(super) fn restore(arguments: &Restore) -> anyhow::Result<ExitCode> {
 /// As [`run`].
 pub(super) fn forget(arguments: &Forget) -> anyhow::Result<ExitCode> {
     let request = BackendRequest { backend: arguments.backend.clone() };
-    say(&ask(&arguments.target, "/v1/forget", &request)?)
-}
-
-fn say(message: &str) -> anyhow::Result<ExitCode> {
-    // Who stops reading has learnt what they wanted: the exit code still holds.
-    let _ = writeln!(std::io::stdout(), "{message}");
+    say(&ask(&arguments.target, "/v1/forget", &request)?);
     Ok(ExitCode::SUCCESS)
 }
 

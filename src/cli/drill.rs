@@ -1,6 +1,5 @@
 //! `balancer drill`: takes a backend out for real to see what its loss would mean, and says what the others carried.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -9,7 +8,7 @@ use anyhow::{Context, bail};
 use super::client::Target;
 use super::drain::ask;
 use super::whatif::find;
-use super::{count, interrupted};
+use super::{count, interrupted, say};
 use crate::admin::status::{ServiceStatus, Status};
 use crate::admin::{BackendRequest, DrainRequest};
 use crate::duration;
@@ -162,9 +161,4 @@ fn report(name: &str, took: Duration, last: &ServiceStatus, others: &[Other], mo
         let (new, failed) = (now.total.saturating_sub(*total), now.failures.saturating_sub(*failures));
         say(&format!("  {name:<width$}  {before:>8}  {most:>8}  {limit:>8}  {new:>8}  {failed:>8}"));
     }
-}
-
-/// A line; who stops reading still gets the backend back.
-fn say(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{text}");
 }

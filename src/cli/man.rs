@@ -1,7 +1,6 @@
 //! `balancer man`: the manual pages, made from the command line itself.
 
 use std::fs;
-use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -71,10 +70,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Man::new(command.clone()).render(&mut page)?;
     page.extend_from_slice(SECTIONS.as_bytes());
     let Some(directory) = &arguments.output else {
-        return match io::stdout().write_all(&page) {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
-            _ => Ok(ExitCode::SUCCESS),
-        };
+        super::print(&page)?;
+        return Ok(ExitCode::SUCCESS);
     };
     fs::create_dir_all(directory)
         .and_then(|()| clap_mangen::generate_to(command, directory))

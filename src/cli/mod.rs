@@ -18,12 +18,13 @@ mod verdict;
 mod whatif;
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use anyhow::Context as _;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -100,6 +101,25 @@ fn serve(program: Program) -> ExitCode {
 fn failed(error: &dyn std::fmt::Display) -> ExitCode {
     eprintln!("error: {error:#}");
     ExitCode::FAILURE
+}
+
+/// Prints a document; a reader that has seen enough (`| head`) is no error.
+///
+/// # Errors
+/// Standard output takes no more.
+fn print(document: &[u8]) -> anyhow::Result<()> {
+    let mut out = io::stdout();
+    match out.write_all(document).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Says how an order goes or what was found: that holds whoever reads it.
+fn say(line: &str) {
+    let _ = writeln!(io::stdout(), "{line}");
 }
 
 /// Whether this process was asked to end (Ctrl-C, SIGTERM) since now.

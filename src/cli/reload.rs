@@ -1,6 +1,5 @@
 //! `balancer reload`: has the running balancer read its configuration again, and says what became of it.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -37,8 +36,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             if lines.is_empty() {
                 lines.push_str("nothing has changed");
             }
-            // Who stops reading has learnt what they wanted: the exit code still holds.
-            let _ = writeln!(std::io::stdout(), "{lines}\nreloaded: generation {}", answer.generation);
+            super::say(&format!("{lines}\nreloaded: generation {}", answer.generation));
             Ok(ExitCode::SUCCESS)
         }
         Some(why) => anyhow::bail!("not reloaded, nothing has changed: {why}"),

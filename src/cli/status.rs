@@ -2,7 +2,7 @@
 
 use std::env;
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal, Write as _};
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use anyhow::Context;
 use jiff::Timestamp;
 
 use super::client::Target;
-use super::{count, scaled, verdict};
+use super::{count, print, say, scaled, verdict};
 use crate::admin::status::{BackendStatus, Leaving, Orphan, ReloadStatus, ServiceStatus, Status};
 use crate::duration;
 
@@ -52,7 +52,7 @@ fn check(target: &Target, service: &str) -> anyhow::Result<ExitCode> {
         Ok(status) => verdict::verdict(&status, service),
         Err(error) => (verdict::UNKNOWN, verdict::line(service, "UNKNOWN", &format!("{error:#}"))),
     };
-    print(format!("{line}\n").as_bytes())?;
+    say(&line);
     Ok(code.into())
 }
 
@@ -71,14 +71,6 @@ fn painted(text: String, state: &str, colours: bool) -> String {
         _ => return text,
     };
     if colours { format!("\x1b[{code}m{text}\x1b[0m") } else { text }
-}
-
-/// Prints to standard output; a reader that has seen enough (`| head`) is no error.
-fn print(text: &[u8]) -> io::Result<()> {
-    match io::stdout().write_all(text) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        done => done,
-    }
 }
 
 /// Columns of a terminal that the page keeps to.

@@ -1,6 +1,5 @@
 //! `balancer upgrade`: has the running balancer hand over to the program that is installed now.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -30,8 +29,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         .with_context(|| format!("the balancer answers with {status}: {}", String::from_utf8_lossy(&body).trim()))?;
     match answer {
         UpgradeAnswer { pid: Some(pid), .. } => {
-            let said = "serves; the one before keeps its sessions until they end";
-            let _ = writeln!(std::io::stdout(), "upgraded: process {pid} {said}");
+            super::say(&format!("upgraded: process {pid} serves; the one before keeps its sessions until they end"));
             Ok(ExitCode::SUCCESS)
         }
         UpgradeAnswer { error, .. } => {

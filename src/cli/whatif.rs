@@ -1,13 +1,12 @@
 //! `balancer whatif`: what the others would carry without one backend, by what the status tells; nothing is changed.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 
 use super::client::Target;
-use super::count;
+use super::{count, print};
 use crate::admin::status::{BackendStatus, ServiceStatus, Status};
 
 /// Say what the others would carry if a backend were lost, now and at the peak
@@ -29,8 +28,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         .context("this status is of another version of balancer: use the program that is running")?;
     let (service, backend) = find(&status, &arguments.backend)?;
     let text = told(service, &arguments.backend, backend);
-    // A reader that has seen enough (`| head`) is no error.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    print(text.as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }
 

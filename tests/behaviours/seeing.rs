@@ -1,9 +1,10 @@
 //! What operators see: readiness, the TCP side, the one-line verdict, and one line a session in the access log.
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 
@@ -59,6 +60,57 @@ fn monitoring_learns_of_a_lost_backend_by_exit_code_readiness_and_metrics() {
     assert!(verdict(&socket, "web").1.starts_with("web OK"), "{}", verdict(&socket, "web").1);
     assert_eq!(verdict(&socket, "wbe").0, Some(3));
     assert_eq!(verdict(Path::new("/nowhere/admin.sock"), "web").0, Some(3));
+    balancer.stop();
+}
+
+#[test]
+fn a_document_that_cannot_be_written_is_an_error_while_results_hold_whoever_reads() {
+    let machine = Machine::shared();
+    let (a, b) = (Backend::echo(), Backend::echo());
+    let balancer = machine.start(Setup::new().backend("a", a.address).backend("b", b.address).setting(HEALTH));
+    let run = |arguments: &[&str], out: Stdio| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_balancer"));
+        command.env("BALANCER_SOCKET", balancer.socket()).env("BALANCER_CONFIG", balancer.file());
+        let output = command.args(arguments).stdout(out).stderr(Stdio::piped()).output().expect("running it");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let full: fn() -> Stdio = || File::options().write(true).open("/dev/full").expect("/dev/full").into();
+    let unread: fn() -> Stdio = || std::io::pipe().expect("a pipe").1.into();
+    let documents = [
+        &["status"][..],
+        &["status", "--json"],
+        &["whatif", "web/a"],
+        &["timeline"],
+        &["timeline", "--json"],
+        &["timeline", "--markdown"],
+        &["top", "--once", "--interval", "100ms"],
+        &["completions", "bash"],
+        &["man"],
+    ];
+    balancer.await_state("/services/web/state", "ok");
+    for document in documents {
+        let (code, said) = run(document, full());
+        assert!(code == Some(1) && said.contains("No space left on device"), "{document:?}: {code:?}, {said}");
+        let (code, said) = run(document, unread());
+        assert_eq!((code, &*said), (Some(0), ""), "{document:?}");
+    }
+    let results = [
+        &["check"][..],
+        &["status", "--check", "web"],
+        &["drain", "web/a"],
+        &["restore", "web/a"],
+        &["reload"],
+        &["drill", "web/b", "--for", "1s"],
+    ];
+    for out in [full, unread] {
+        for result in results {
+            if result[0] != "restore" {
+                balancer.await_state("/services/web/state", "ok");
+            }
+            let (code, said) = run(result, out());
+            assert_eq!((code, &*said), (Some(0), ""), "{result:?}");
+        }
+    }
     balancer.stop();
 }
 

@@ -19,7 +19,7 @@ mod tests;
 mod words;
 
 use std::env;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -66,7 +66,7 @@ fn interval(text: &str) -> Result<Duration, String> {
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let Arguments { interval, once, target } = arguments;
     if once {
-        return print(&target, interval);
+        return print_once(&target, interval);
     }
     if !io::stdout().is_terminal() {
         anyhow::bail!(
@@ -93,7 +93,7 @@ fn look() -> Look {
 }
 
 /// One frame with every row in it.
-fn print(target: &Target, interval: Duration) -> anyhow::Result<ExitCode> {
+fn print_once(target: &Target, interval: Duration) -> anyhow::Result<ExitCode> {
     let mut model = Model::new(poll(target)?);
     std::thread::sleep(interval);
     model.update(poll(target)?);
@@ -111,9 +111,6 @@ fn print(target: &Target, interval: Duration) -> anyhow::Result<ExitCode> {
         text.push('\n');
     }
     let text = format!("{}\n", text.trim_end());
-    match io::stdout().write_all(text.as_bytes()) {
-        // Who stops reading has seen enough.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(ExitCode::SUCCESS),
-    }
+    super::print(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
 }
