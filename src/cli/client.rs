@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{anyhow, bail};
+use anyhow::{Context as _, anyhow, bail};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
@@ -13,9 +13,11 @@ use hyper::http::request::Builder;
 use hyper::{Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use crate::admin;
+use crate::admin::status::Status;
 
 /// How long the balancer may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -59,17 +61,29 @@ impl Target {
         Ok(body)
     }
 
-    /// What the balancer answers to a POST of a JSON document to `path`, and with what status.
+    /// The balancer's status.
     ///
     /// # Errors
-    /// Where nobody can be reached, or does not answer in so long: why, and what to do.
-    pub(super) fn post(
+    /// As [`Self::get`], or the answer is not understood.
+    pub(super) fn status(&self) -> anyhow::Result<Status> {
+        serde_json::from_slice(&self.get("/v1/status")?).context(
+            "this status is of another version of balancer: use the program that is running, or `balancer status --json`",
+        )
+    }
+
+    /// What the balancer answers to an order, a POST of a JSON document to `path`: done or refused.
+    ///
+    /// # Errors
+    /// Where nobody can be reached, or does not answer in so long, or with something else: why, and what to do.
+    pub(super) fn order<A: DeserializeOwned>(
         &self,
         path: &str,
         document: &impl Serialize,
         patience: Duration,
-    ) -> anyhow::Result<(StatusCode, Bytes)> {
-        self.ask(Request::post(path), serde_json::to_vec(document)?.into(), patience)
+    ) -> anyhow::Result<A> {
+        let (status, body) = self.ask(Request::post(path), serde_json::to_vec(document)?.into(), patience)?;
+        serde_json::from_slice(&body)
+            .with_context(|| format!("the balancer answers with {status}: {}", String::from_utf8_lossy(&body).trim()))
     }
 
     fn ask(&self, request: Builder, body: Bytes, patience: Duration) -> anyhow::Result<(StatusCode, Bytes)> {
@@ -123,10 +137,43 @@ fn unreachable(socket: &Path, error: &io::Error) -> anyhow::Error {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use std::io::{Read as _, Write as _};
     use std::os::unix::net::UnixListener;
+    use std::thread::JoinHandle;
 
     use super::*;
+    use crate::admin::Said;
+
+    /// Gives one client after the other its answer.
+    pub(in crate::cli) fn answering(socket: &Path, answers: &'static [(&str, &str)]) -> JoinHandle<()> {
+        let listener = UnixListener::bind(socket).unwrap();
+        std::thread::spawn(move || {
+            for (status, body) in answers {
+                let (mut stream, _) = listener.accept().unwrap();
+                let _ = stream.read(&mut [0; 4096]).unwrap();
+                let length = body.len();
+                write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n{body}").unwrap();
+            }
+        })
+    }
+
+    #[test]
+    fn an_answer_of_another_version_is_told_from_a_refusal() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("admin.sock");
+        let answers =
+            &[("200 OK", "{}"), ("404 Not Found", "nothing here"), ("409 Conflict", r#"{ "error": "not now" }"#)];
+        let serving = answering(&path, answers);
+        let target = Target::at(&path);
+        let said = target.status().unwrap_err().to_string();
+        assert!(said.contains("another version") && said.contains("status --json"), "{said}");
+        let order = || target.order::<Said>("/v1/drain", &(), PATIENCE);
+        let said = order().unwrap_err().to_string();
+        assert_eq!(said, "the balancer answers with 404 Not Found: nothing here");
+        assert_eq!(order().unwrap().error.as_deref(), Some("not now"));
+        serving.join().unwrap();
+    }
 
     #[test]
     fn who_gets_no_answer_or_half_of_one_is_told_what_to_do() {

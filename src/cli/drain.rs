@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use serde::Serialize;
 
 use super::client::Target;
@@ -104,11 +104,10 @@ pub(super) fn forget(arguments: &Forget) -> anyhow::Result<ExitCode> {
 /// # Errors
 /// Where it cannot be reached, or refuses.
 pub(super) fn ask(target: &Target, path: &str, request: &impl Serialize) -> anyhow::Result<String> {
-    let (status, body) = target.post(path, request, PATIENCE)?;
-    let said: Said = serde_json::from_slice(&body)
-        .with_context(|| format!("the balancer answers with {status}: {}", String::from_utf8_lossy(&body).trim()))?;
-    match said {
+    match target.order(path, request, PATIENCE)? {
         Said { message: Some(message), .. } => Ok(message),
-        Said { error, .. } => bail!("{}", error.unwrap_or_else(|| format!("the balancer answers with {status}"))),
+        Said { error, .. } => {
+            bail!(error.unwrap_or_else(|| "the balancer does not say what it has done: see `balancer status`".into()))
+        }
     }
 }

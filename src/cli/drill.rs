@@ -9,7 +9,7 @@ use super::client::Target;
 use super::drain::ask;
 use super::whatif::find;
 use super::{count, interrupted, say};
-use crate::admin::status::{ServiceStatus, Status};
+use crate::admin::status::ServiceStatus;
 use crate::admin::{BackendRequest, DrainRequest};
 use crate::duration;
 
@@ -57,7 +57,7 @@ struct Other {
 /// The balancer cannot be reached or refuses, or the drill has shown that the loss would cost something.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let Arguments { backend: name, length, abort_if_refused, force, target } = arguments;
-    let status = status(target)?;
+    let status = target.status()?;
     let (before, lost) = find(&status, name)?;
     let mut others: Vec<_> = others(before, lost).collect();
     let (refused, sessions) = (before.refused, before.connections);
@@ -76,7 +76,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let last = loop {
         std::thread::sleep(LOOK);
         let status =
-            self::status(target).context("the drill goes on without this command: the backend comes back by itself")?;
+            target.status().context("the drill goes on without this command: the backend comes back by itself")?;
         let (service, _) = find(&status, name)?;
         most = most.max(service.connections);
         for other in &mut others {
@@ -113,11 +113,6 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn status(target: &Target) -> anyhow::Result<Status> {
-    serde_json::from_slice(&target.get("/v1/status")?)
-        .context("this status is of another version of balancer: use the program that is running")
-}
-
 fn others(service: &ServiceStatus, lost: &str) -> impl Iterator<Item = Other> {
     let others = service.backends.iter().filter(move |(name, _)| *name != lost);
     others.map(|(name, backend)| Other {
@@ -133,7 +128,7 @@ fn others(service: &ServiceStatus, lost: &str) -> impl Iterator<Item = Other> {
 fn await_return(target: &Target, name: &str) -> anyhow::Result<String> {
     let start = Instant::now();
     loop {
-        let status = status(target)?;
+        let status = target.status()?;
         let (service, lost) = find(&status, name)?;
         let backend = &service.backends[lost];
         match backend.state.as_str() {

@@ -3,8 +3,6 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context;
-
 use super::client::Target;
 use crate::admin::{ReloadAnswer, ReloadRequest};
 
@@ -27,9 +25,7 @@ pub(super) struct Arguments {
 /// Where the balancer cannot be reached or understood: why, and what to do.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let request = ReloadRequest { force: arguments.force };
-    let (status, body) = arguments.target.post("/v1/reload", &request, PATIENCE)?;
-    let answer: ReloadAnswer = serde_json::from_slice(&body)
-        .with_context(|| format!("the balancer answers with {status}: {}", String::from_utf8_lossy(&body).trim()))?;
+    let answer: ReloadAnswer = arguments.target.order("/v1/reload", &request, PATIENCE)?;
     match answer.error {
         None => {
             let mut lines = answer.changes.join("\n");

@@ -6,7 +6,6 @@ use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context;
 use jiff::Timestamp;
 
 use super::client::Target;
@@ -35,20 +34,16 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if let Some(service) = &arguments.check {
         return check(&arguments.target, service);
     }
-    let answer = arguments.target.get("/v1/status")?;
     if arguments.json {
-        print(&answer)?;
+        print(&arguments.target.get("/v1/status")?)?;
     } else {
-        let status = serde_json::from_slice(&answer)
-            .context("this status is of another version of balancer: use the program that is running, or --json")?;
-        print(page(&status, Timestamp::now(), wants_colours()).as_bytes())?;
+        print(page(&arguments.target.status()?, Timestamp::now(), wants_colours()).as_bytes())?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 fn check(target: &Target, service: &str) -> anyhow::Result<ExitCode> {
-    let asked = target.get("/v1/status").and_then(|answer| Ok(serde_json::from_slice::<Status>(&answer)?));
-    let (code, line) = match asked {
+    let (code, line) = match target.status() {
         Ok(status) => verdict::verdict(&status, service),
         Err(error) => (verdict::UNKNOWN, verdict::line(service, "UNKNOWN", &format!("{error:#}"))),
     };
@@ -347,8 +342,7 @@ web: ok, 12 sessions open, 1044 in all, 0 refused
         let server = Server::bind(&socket).unwrap();
         let mut serving = server.serve(fixture::view(&["web"], &["web-01"]), crate::link::orders().0).unwrap();
         serving.begin();
-        let answer: Status = serde_json::from_slice(&target.get("/v1/status").unwrap()).unwrap();
-        assert!(page(&answer, Timestamp::now(), false).contains("web-01"));
+        assert!(page(&target.status().unwrap(), Timestamp::now(), false).contains("web-01"));
         let wrong = target.get("/v1/nothing").unwrap_err().to_string();
         assert!(wrong.contains("404"), "{wrong}");
         drop(serving);

@@ -3,8 +3,6 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context;
-
 use super::client::Target;
 use crate::admin::UpgradeAnswer;
 use crate::control::UPGRADE_TAKES;
@@ -24,10 +22,7 @@ pub(super) struct Arguments {
 /// # Errors
 /// Where the balancer cannot be reached or understood: why, and what to do.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let (status, body) = arguments.target.post("/v1/upgrade", &serde_json::json!({}), PATIENCE)?;
-    let answer: UpgradeAnswer = serde_json::from_slice(&body)
-        .with_context(|| format!("the balancer answers with {status}: {}", String::from_utf8_lossy(&body).trim()))?;
-    match answer {
+    match arguments.target.order("/v1/upgrade", &serde_json::json!({}), PATIENCE)? {
         UpgradeAnswer { pid: Some(pid), .. } => {
             super::say(&format!("upgraded: process {pid} serves; the one before keeps its sessions until they end"));
             Ok(ExitCode::SUCCESS)

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 
 use super::client::Target;
 use super::{count, print};
@@ -24,8 +24,7 @@ pub(super) struct Arguments {
 /// # Errors
 /// The balancer cannot be reached, or knows no such backend.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let status: Status = serde_json::from_slice(&arguments.target.get("/v1/status")?)
-        .context("this status is of another version of balancer: use the program that is running")?;
+    let status = arguments.target.status()?;
     let (service, backend) = find(&status, &arguments.backend)?;
     let text = told(service, &arguments.backend, backend);
     print(text.as_bytes())?;

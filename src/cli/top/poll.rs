@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use anyhow::Context;
 use jiff::Timestamp;
 use serde::Deserialize;
 
@@ -48,10 +47,8 @@ struct Timeline {
 /// # Errors
 /// Nobody can be reached, or the answer is not understood: why, and what to do.
 pub(super) fn poll(target: &Target) -> anyhow::Result<Poll> {
-    let answer = target.get("/v1/status")?;
+    let status = target.status()?;
     let (at, now) = (Instant::now(), Timestamp::now());
-    let status = serde_json::from_slice(&answer)
-        .context("this status is of another version of balancer: use the program that is running")?;
     let metrics = target.get("/metrics")?;
     let connects = Connects::read(&String::from_utf8_lossy(&metrics));
     // An older balancer has none, which is no fault.
