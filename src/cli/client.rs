@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, anyhow};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
@@ -54,11 +54,17 @@ impl Target {
     /// # Errors
     /// Where nobody can be reached or the answer is not OK: why, and what to do.
     pub(super) fn get(&self, path: &str) -> anyhow::Result<Bytes> {
+        self.reach(path)?
+    }
+
+    /// The same, with an answer that is not OK apart from no answer at all.
+    ///
+    /// # Errors
+    /// Where nobody can be reached, or does not answer in so long: why, and what to do.
+    pub(super) fn reach(&self, path: &str) -> anyhow::Result<anyhow::Result<Bytes>> {
         let (status, body) = self.ask(Request::get(path), Bytes::new(), PATIENCE)?;
-        if status != StatusCode::OK {
-            bail!("the balancer at {} answers {path} with {status}", self.socket().display());
-        }
-        Ok(body)
+        let refused = || anyhow!("the balancer at {} answers {path} with {status}", self.socket().display());
+        Ok(if status == StatusCode::OK { Ok(body) } else { Err(refused()) })
     }
 
     /// The balancer's status.

@@ -48,20 +48,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         .ok()
         .and_then(|ago| now.checked_sub(ago).ok())
         .unwrap_or(Timestamp::MIN);
-    let events = match &arguments.state {
-        Some(directory) => read(directory, since)?,
-        None => match ask(arguments) {
-            Ok(events) => events,
-            Err(error) => {
-                let directory = directory(arguments);
-                let events = read(&directory, since).map_err(|unread| {
-                    error.context(format!("no file either, {unread:#}; name a directory with --state"))
-                })?;
-                eprintln!("no balancer answers: this is what the last one left in {}", directory.display());
-                events
-            }
-        },
-    };
+    let events = events(arguments, since)?;
     let text = if arguments.json {
         let mut text = serde_json::to_string_pretty(&TimelineAnswer { events })?;
         text.push('\n');
@@ -77,12 +64,24 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn ask(arguments: &Arguments) -> anyhow::Result<Vec<Event>> {
-    let since = duration::format(arguments.since);
-    let answer = arguments.target.get(&format!("/v1/timeline?since={since}&limit={EVENTS}"))?;
-    let answer: TimelineAnswer = serde_json::from_slice(&answer)
-        .context("this timeline is of another version of balancer: use --json or that program")?;
-    Ok(answer.events)
+/// From whom there is.
+fn events(arguments: &Arguments, since: Timestamp) -> anyhow::Result<Vec<Event>> {
+    if let Some(directory) = &arguments.state {
+        return read(directory, since);
+    }
+    let path = format!("/v1/timeline?since={}&limit={EVENTS}", duration::format(arguments.since));
+    match arguments.target.reach(&path) {
+        Ok(answer) => answer
+            .and_then(|answer| Ok(serde_json::from_slice::<TimelineAnswer>(&answer)?.events))
+            .context("this timeline is of another version of balancer: use the program that is running"),
+        Err(error) => {
+            eprintln!("{error:#}");
+            let directory = directory(arguments);
+            let events = read(&directory, since).context("no file either; name a directory with --state")?;
+            eprintln!("this is what the last one left in {}", directory.display());
+            Ok(events)
+        }
+    }
 }
 
 /// Where the last balancer kept it.
@@ -96,5 +95,36 @@ fn read(directory: &std::path::Path, since: Timestamp) -> anyhow::Result<Vec<Eve
     match file::read(directory) {
         Ok(events) => Ok(events.into_iter().filter(|event| event.time >= since).collect()),
         Err(error) => bail!("cannot read {}: {error}", directory.join(file::NAME).display()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::client::tests::answering;
+    use super::*;
+
+    #[test]
+    fn a_balancer_that_is_not_understood_is_an_error_whatever_file_there_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let [socket, config] = ["admin.sock", "balancer.yaml"].map(|name| directory.path().join(name));
+        std::fs::write(directory.path().join(file::NAME), []).unwrap();
+        let services = "services: { web: { listen: 127.0.0.1:0, backends: { a: 127.0.0.1:1 } } }";
+        std::fs::write(&config, format!("state: {}\n{services}\n", directory.path().display())).unwrap();
+        let arguments = Arguments {
+            since: Duration::from_secs(60),
+            json: true,
+            markdown: false,
+            state: None,
+            config: crate::cli::ConfigFile { path: Some(config) },
+            target: Target::at(&socket),
+        };
+        let told = || events(&arguments, Timestamp::MIN);
+        assert_eq!(told().unwrap(), [], "the file is read where nobody can be asked");
+        let serving = answering(&socket, &[("200 OK", "{}"), ("404 Not Found", "nothing here")]);
+        for cause in ["missing field `events`", "404 Not Found"] {
+            let said = format!("{:#}", told().unwrap_err());
+            assert!(said.contains("use the program that is running") && said.contains(cause), "{said}");
+        }
+        serving.join().unwrap();
     }
 }

@@ -554,16 +554,18 @@ fn the_timeline_is_there_when_the_process_is_not() {
     wait_until("it is dead", PATIENCE, || !balancer.process().is_alive());
     let read = |arguments: &[&str]| {
         let output = std::process::Command::new(program).arg("timeline").args(arguments).output().expect("it runs");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).expect("text")
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        (String::from_utf8(output.stdout).expect("text"), said)
     };
     let socket = keep.path().join("nobody.sock");
     let socket = socket.to_str().expect("a path");
-    let text = read(&["--config", file.to_str().expect("a path"), "--socket", socket]);
+    let (text, said) = read(&["--config", file.to_str().expect("a path"), "--socket", socket]);
+    assert!(said.contains("no balancer at ") && said.contains("this is what the last one left in "), "{said}");
     assert!(text.contains("backend web-02") && text.contains("starting -> down"), "{text}");
-    let page = read(&["--markdown", "--state", state.to_str().expect("a path")]);
+    let (page, _) = read(&["--markdown", "--state", state.to_str().expect("a path")]);
     assert!(page.contains("| web | ") && page.contains("## Who changed what"), "{page}");
-    assert!(read(&["--since", "0s", "--state", state.to_str().expect("a path")]).contains("nothing has happened"));
+    assert!(read(&["--since", "0s", "--state", state.to_str().expect("a path")]).0.contains("nothing has happened"));
 }
 
 #[test]
