@@ -22,8 +22,8 @@ const RETURN: Duration = Duration::from_secs(60);
 
 /// Take a backend out for real, see what the others carry, and bring it back for sure
 ///
-/// It comes back when the time is over, when too many clients were refused, on Ctrl-C, and also when this command or the balancer
-/// is killed.
+/// It comes back when the time is over, when too many clients were refused, on Ctrl-C, when the terminal goes away, and when the
+/// balancer is killed. Where this command is killed (SIGKILL), it comes back when the time is over.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Whose loss
