@@ -34,5 +34,6 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, field: Rect, model: &Model) {
 }
 
 fn line(event: &Event, model: &Model) -> String {
-    format!("{} {}", clock(&event.time, model.now), event.text)
+    let service = event.service.iter().map(|service| format!("{service}: ")).collect::<String>();
+    format!("{} {service}{}", clock(&event.time, model.now), event.text)
 }

@@ -33,6 +33,8 @@ pub(super) struct Poll {
 pub(super) struct Event {
     /// When, RFC 3339 in UTC.
     pub(super) time: String,
+    /// Whose it is, where it is a service's.
+    pub(super) service: Option<String>,
     /// What happened, in words.
     pub(super) text: String,
 }
