@@ -111,6 +111,12 @@ impl Doors {
 
 impl Open {
     fn new(place: Place, sockets: Sockets, view: &Arc<View>, orders: &Orders) -> Result<Self, BindError> {
+        // First, as it tells whose the address is where another one runs already.
+        let server = match sockets.admin {
+            // Where somebody has removed its file, nobody can come to the one that listens.
+            Some((path, socket)) if path == place.socket && path.exists() => Server::inherit(&path, socket)?,
+            _ => Server::bind(&place.socket)?,
+        };
         let http = match (place.http, sockets.http) {
             (Some(address), Some((same, socket))) if address == same => Some(socket.into()),
             (address, _) => address.map(bind_http).transpose()?,
@@ -118,11 +124,6 @@ impl Open {
         if let Some(address) = http.as_ref().and_then(|http| http.local_addr().ok()) {
             log::info!("status and metrics on http://{address}, read-only");
         }
-        let server = match sockets.admin {
-            // Where somebody has removed its file, nobody can come to the one that listens.
-            Some((path, socket)) if path == place.socket && path.exists() => Server::inherit(&path, socket)?,
-            _ => Server::bind(&place.socket)?,
-        };
         let server = server.with_http(http);
         let (admin, http) = server.duplicate().map_err(BindError::Duplicate)?;
         let sockets = Sockets { admin: Some((place.socket.clone(), admin)), http: place.http.zip(http) };

@@ -19,7 +19,7 @@ const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
 const SHORTEST: Duration = Duration::from_secs(1);
 
 /// What to do where the state directory cannot be used.
-const REMEDY: &str = "make the directory writable, or name another one";
+const REMEDY: &str = "make it a directory that this process alone may write to, or name another one";
 
 /// Who wants to know what came of it.
 type Answer = oneshot::Sender<Outcome>;
@@ -49,9 +49,9 @@ impl Control {
         left.into_iter().for_each(|left| fleet.go_on(left));
         match (&store, &timeline) {
             (Ok(_), Ok(_)) => {}
-            (Err(why), Err(_)) => log::warn!(
-                "state: {why}: drains and the timeline are kept in memory, a restart forgets them; make the directory writable, or name another one"
-            ),
+            (Err(why), Err(_)) => {
+                log::warn!("state: {why}: drains and the timeline are kept in memory, a restart forgets them; {REMEDY}")
+            }
             (Err(why), Ok(_)) => {
                 let what = "drains are kept in memory, a restart forgets them";
                 log::warn!("state: {why}: {what}; {REMEDY}");
