@@ -46,8 +46,12 @@ pub(super) fn state(service: &Service) -> &'static str {
     standing.label()
 }
 
-/// One line for each service that nobody can serve; empty where all is well.
-pub(super) fn unready(table: &Table) -> String {
+/// Why clients should go elsewhere: one line for each service that nobody can serve, or that the process is `stopping`; empty where
+/// all is well.
+pub(super) fn unready(table: &Table, stopping: bool) -> String {
+    if stopping {
+        return "the process is stopping: no client is accepted any more\n".to_owned();
+    }
     let mut text = String::new();
     for service in table.services.iter().filter(|service| !all(service).any(|backend| is_up(backend))) {
         // Writing into a `String` cannot fail.

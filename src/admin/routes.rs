@@ -189,7 +189,7 @@ pub(super) async fn answer(
         STATUS => json(StatusCode::OK, &Status::of(view).await),
         TIMELINE => timeline(view, request.uri().query().unwrap_or_default()),
         METRICS => respond(StatusCode::OK, metrics::CONTENT_TYPE, metrics::text(view).into()),
-        READYZ => match ready::unready(&view.table.load()) {
+        READYZ => match ready::unready(&view.table.load(), view.running.is_stopping()) {
             lines if lines.is_empty() => ok(),
             lines => respond(StatusCode::SERVICE_UNAVAILABLE, TEXT, lines.into()),
         },
@@ -272,6 +272,14 @@ fn draining(request: DrainRequest) -> Result<Draining, String> {
     let length = time("for", &length)?;
     let spread = spread.map_or(Ok(Duration::ZERO), |spread| time("spread", &spread))?;
     let close = close_after.map(|after| time("close_after", &after)).transpose()?.map(|after| (after, spread));
+    if let Some((after, _)) = close
+        && after >= length
+    {
+        return Err("`close_after`: the drain is over by then; a shorter time is due, or a longer `for`".into());
+    }
+    if close.is_none() && !spread.is_zero() {
+        return Err("`spread`: over what time sessions are closed; `close_after` says when that begins".into());
+    }
     let purpose = if abort_if_refused.is_some() { Purpose::Drill } else { Purpose::Drain };
     // It is shown to people, on terminals and in logs.
     let reason = reason.replace(char::is_control, " ").trim().chars().take(LONGEST_REASON).collect();

@@ -22,6 +22,9 @@ pub struct Status {
     pub pid: u32,
     /// When it started to serve.
     pub started: String,
+    /// It was told to stop, and accepts no client any more.
+    #[serde(default)]
+    pub stopping: bool,
     /// Number of workers.
     pub workers: u64,
     /// Sessions open now.
@@ -249,6 +252,7 @@ impl Status {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
             started: time(view.started),
+            stopping: view.running.is_stopping(),
             workers: view.workers as u64,
             sessions: view.sessions.taken(),
             max_connections: view.sessions.limit(),

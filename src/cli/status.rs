@@ -93,6 +93,9 @@ fn page(status: &Status, now: Timestamp, colours: bool) -> String {
         let why = why.lines().next().unwrap_or_default().replace(char::is_control, " ");
         let _ = writeln!(page, "  last reload {result} {} ago:\n    {}", since(at, now), shortened(&why, WIDTH - 4));
     }
+    if status.stopping {
+        let _ = writeln!(page, "{}", painted("stopping: no client is accepted any more".into(), "down", colours));
+    }
     for (name, service) in &status.services {
         page.push('\n');
         describe(&mut page, name, service, now, colours);
@@ -118,7 +121,9 @@ fn describe(page: &mut String, name: &str, service: &ServiceStatus, now: Timesta
     let ServiceStatus { state, connections, total, refused, .. } = service;
     let sessions = count((*connections).into(), "session");
     let state = painted(state.clone(), state, colours);
-    let _ = writeln!(page, "{name}: {state}, {sessions} open, {total} in all, {refused} refused");
+    let queued =
+        if service.queued > 0 { format!(", {} of them waiting for a place", service.queued) } else { String::new() };
+    let _ = writeln!(page, "{name}: {state}, {sessions} open{queued}, {total} in all, {refused} refused");
     let redundancy = &service.redundancy;
     if redundancy.missing > 0 {
         let seconds = Duration::from_secs(redundancy.missing_seconds as u64);
@@ -310,7 +315,7 @@ web: ok, 12 sessions open, 1044 in all, 0 refused
         assert_eq!(verdict::verdict(&status, "web"), (0, "web OK - 2 of 2 backends up".into()));
         status.services["web"].state = "degraded".into();
         status.services["web"].backends = [("web-01".into(), down()), ("web-03".into(), backup)].into_iter().collect();
-        let expected = "web DEGRADED - 0 of 1 backends up, 1 of 1 backups up; web-01 down: connect refused / ";
+        let expected = "web DEGRADED - 0 of 1 backends up, 1 of 1 backups up; backups have sessions; web-01 down: connect refused / ";
         assert_eq!(verdict::verdict(&status, "web"), (1, expected.into()));
         let page = page(&status, Timestamp::now(), true);
         assert!(page.contains("web-03 (backup)") && page.contains("\x1b[31mdown "), "{page}");

@@ -14,6 +14,9 @@ pub(super) fn verdict(status: &Status, name: &str) -> (u8, String) {
         let names: Vec<&str> = status.services.keys().map(String::as_str).take(NAMED).collect();
         return (UNKNOWN, line(name, "UNKNOWN", &format!("no such service; there is {}", names.join(", "))));
     };
+    if status.stopping {
+        return (2, line(name, "DOWN", "the process is stopping: no client is accepted any more"));
+    }
     let (code, word) = match service.state.as_str() {
         "ok" => (0, "OK"),
         "degraded" => (1, "DEGRADED"),
@@ -38,6 +41,9 @@ fn told(service: &ServiceStatus) -> String {
     let mut told = format!("{up} of {all} backends up");
     if backups > 0 {
         told.push_str(&format!(", {backups_up} of {backups} backups up"));
+    }
+    if service.backends.values().any(|backend| backend.role == "backup" && backend.connections > 0) {
+        told.push_str("; backups have sessions");
     }
     let out: Vec<_> = service.backends.iter().filter(|(_, backend)| backend.state != "up").collect();
     for (name, backend) in out.iter().take(NAMED) {

@@ -11,6 +11,7 @@ mod manager;
 pub mod probe;
 mod reload;
 mod signals;
+mod stop;
 mod store;
 mod upgrade;
 
@@ -45,8 +46,6 @@ use crate::table::Places;
 
 /// After the drain's deadline, sessions are reset at once; a worker that needs longer than this hangs.
 const ENDING: Duration = Duration::from_secs(5);
-/// After a second signal the access log has this long for what it was given.
-const LAST_LINES: Duration = Duration::from_millis(50);
 /// The listeners of a process that was killed are in use until the kernel has taken its rings down: about 10 ms later.
 const TEARDOWN: Duration = Duration::from_secs(1);
 /// Why a process that stops, or has handed over, decides nothing any more.
@@ -307,44 +306,6 @@ impl Control {
         journal.close();
         self.record(Kind::Stop, None, "stopped");
         Ok(())
-    }
-
-    /// Puts everything away, which waits for disks that may hang: a signal ends the process where it stands from here on.
-    pub fn leave(mut self) {
-        self.parts.signals.end_at_the_next();
-        self.parts.administration.leave();
-    }
-
-    /// Leaves everything as it is, because the process is to end at once: no disk is waited for, and nobody who is being answered.
-    pub fn abandon(mut self) {
-        self.parts.administration.leave();
-        if let Some(writer) = self.parts.writer.take() {
-            writer.end_within(LAST_LINES);
-        }
-        std::mem::forget(self);
-    }
-
-    fn stop(&mut self) {
-        let Parts { sessions, config, .. } = &self.parts;
-        let (sessions, drain) = (sessions.taken(), config.drain);
-        log::info!("stopping: no client is accepted any more; {sessions} open sessions may finish within {drain:?}");
-        self.record(Kind::Stop, None, format!("told to stop: {sessions} open sessions may finish within {drain:?}"));
-        if self.state == State::Serving {
-            manager::stopping(&format!("stopping: {sessions} sessions may finish within {drain:?}"));
-        }
-        if self.upgrading.is_some() {
-            self.hand_over(Err("this process was told to stop".to_owned()));
-        }
-        self.tell_all(|| Command::Stop);
-        self.parts.listeners.close();
-        self.state = State::Draining(Instant::now() + drain);
-    }
-
-    fn end(&mut self) {
-        let Parts { sessions, config, .. } = &self.parts;
-        log::warn!("{} sessions were still open after {:?}: they are reset", sessions.taken(), config.drain);
-        self.tell_all(|| Command::End);
-        self.state = State::Ending(Instant::now() + ENDING);
     }
 
     fn reopen(&self) {

@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use indexmap::IndexMap;
@@ -27,6 +28,8 @@ pub struct Running {
     pub last: ArcSwapOption<LastReload>,
     /// Backends that a reload removed, and that are watched on.
     pub orphans: ArcSwap<Vec<Orphaned>>,
+    /// The process was told to stop, and accepts no client any more.
+    stopping: AtomicBool,
 }
 
 impl Running {
@@ -38,7 +41,18 @@ impl Running {
             reloads: Default::default(),
             last: ArcSwapOption::empty(),
             orphans: ArcSwap::default(),
+            stopping: AtomicBool::new(false),
         }
+    }
+
+    /// Notes that the process was told to stop.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// It accepts no client any more.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
     }
 
     /// Notes what became of a reload.

@@ -140,6 +140,12 @@ fn who_cannot_be_spared_is_not_taken_out_unless_somebody_insists() {
     }
     assert!(refused(&balancer, &["drain", "web/web-01", "--for", "721h"]).contains("30 days"));
     assert!(refused(&balancer, &["restore", "web/web-01"]).contains("is not held out: it is up"));
+    for (when, why) in [(&["--close-after", "1m"][..], "the drain is over by then"), (&["--spread", "1m"], "--close-after")]
+    {
+        let all = [&["drain", "web/web-01", "--for", "1m"][..], when].concat();
+        let (code, _, err) = balancer.command(&all);
+        assert!(code != Some(0) && err.contains(why), "{when:?}: {err}");
+    }
 
     done(&balancer, &["drain", "web/web-01"]);
     let err = refused(&balancer, &["drain", "web/web-02"]);
@@ -519,12 +525,14 @@ fn a_drill_ends_whatever_becomes_of_who_began_it() {
         balancer.await_state("/services/web/backends/web-02/state", "drained");
         child
     };
-    // Ctrl-C brings it back at once.
-    let mut child = drill(&balancer, "1h");
-    child.process().signal(Signal::INT);
-    assert!(child.wait(PATIENCE).0.success());
-    balancer.await_state("/services/web/backends/web-02/state", "up");
-    // Its terminal dies: the time does it.
+    // Ctrl-C brings it back at once, and so does a session that is lost.
+    for signal in [Signal::INT, Signal::HUP] {
+        let mut child = drill(&balancer, "1h");
+        child.process().signal(signal);
+        assert!(child.wait(PATIENCE).0.success());
+        balancer.await_state("/services/web/backends/web-02/state", "up");
+    }
+    // It is killed: the time does it.
     drill(&balancer, "1s").kill();
     balancer.await_state("/services/web/backends/web-02/state", "up");
     // The balancer dies: the next one puts it back.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use super::seeing::{ask, http};
 use crate::harness::{
     Acceptor, Backend, Balancer, Bytes, Deaf, End, Machine, PATIENCE, SLACK, Setup, assert_ends_with_reset,
     assert_took, await_reset, exchange, is_reset, read_to_end, receive_to_end, reset, seed, send, wait_until,
@@ -76,6 +77,27 @@ fn what_is_open_past_drain_is_reset_and_the_exit_code_is_0() {
     await_reset(&at_half_closed, Duration::from_secs(1));
     let (code, _) = balancer.wait(Duration::from_secs(1));
     assert_eq!(code, Some(0));
+}
+
+#[test]
+fn during_a_stop_whoever_asks_is_told_that_clients_should_go_elsewhere() {
+    let machine = Machine::shared();
+    let backend = Acceptor::new();
+    let mut balancer = machine.start(Setup::new().http().process("drain: 20s").backend("a", backend.address));
+    let (address, http) = (balancer.address(), http(&balancer));
+    let (client, at_backend) = balancer.session(&backend);
+    let asked = |balancer: &Balancer| balancer.command(&["status", "--check", "web"]);
+    assert_eq!((asked(&balancer).0, balancer.get("/readyz").as_str()), (Some(0), "ok\n"));
+    balancer.signal(Signal::TERM);
+    await_no_more_clients(address);
+    let (code, out, _) = asked(&balancer);
+    assert_eq!((code, &*out), (Some(2), "web DOWN - the process is stopping: no client is accepted any more\n"));
+    let (head, answer) = ask(http, "GET", "/readyz");
+    assert!(head.contains("503") && answer.contains("the process is stopping"), "{answer}");
+    assert!(balancer.command(&["status"]).1.contains("stopping: no client is accepted any more"));
+    assert_eq!(balancer.get("/healthz"), "ok\n", "the process works");
+    drop((client, at_backend));
+    assert_eq!(balancer.wait(PATIENCE).0, Some(0));
 }
 
 #[test]

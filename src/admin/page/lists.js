@@ -7,6 +7,7 @@ const needs = new Map();
 const GRADES = ['good', 'plain', 'held', 'warn', 'bad'];
 
 function headline(status) {
+  if (status.stopping) return { tone: 'bad', text: 'Stopping: no client is accepted any more' };
   const states = Object.entries(status.services);
   const named = (state) => states.filter(([, of]) => of.state === state).map(([name]) => name);
   const list = (names) => names.slice(0, 3).join(', ') + (names.length > 3 ? ' and ' + (names.length - 3) + ' more' : '');

@@ -197,6 +197,9 @@ fn notes(screen: &Screen) -> Vec<String> {
     let config = &screen.model.status.config;
     let path = config.path.as_deref().unwrap_or("the configuration");
     let mut notes = Vec::new();
+    if screen.model.status.stopping {
+        notes.push("stopping: no client is accepted any more".to_owned());
+    }
     match config.on_disk.as_deref() {
         Some("changed") => notes.push(format!("{path} has changed since it was loaded: not in force")),
         Some("missing") => notes.push(format!("{path} is no longer on disk")),
