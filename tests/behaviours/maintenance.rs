@@ -140,7 +140,8 @@ fn who_cannot_be_spared_is_not_taken_out_unless_somebody_insists() {
     }
     assert!(refused(&balancer, &["drain", "web/web-01", "--for", "721h"]).contains("30 days"));
     assert!(refused(&balancer, &["restore", "web/web-01"]).contains("is not held out: it is up"));
-    for (when, why) in [(&["--close-after", "1m"][..], "the drain is over by then"), (&["--spread", "1m"], "--close-after")]
+    for (when, why) in
+        [(&["--close-after", "1m"][..], "the drain is over by then"), (&["--spread", "1m"], "--close-after")]
     {
         let all = [&["drain", "web/web-01", "--for", "1m"][..], when].concat();
         let (code, _, err) = balancer.command(&all);
