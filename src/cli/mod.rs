@@ -179,7 +179,7 @@ impl ConfigFile {
     fn load(&self) -> Result<Loaded, ExitCode> {
         let path = self.resolve(std::env::var_os("BALANCER_CONFIG"));
         config::load(&path).map_err(|report| {
-            eprintln!("{report}\nerror: {}", report.conclusion());
+            eprintln!("{report}\nerror: {}", report.conclusion_at_start());
             ExitCode::FAILURE
         })
     }

@@ -55,13 +55,23 @@ impl Report {
         Self { path: path.to_owned(), text: text.to_owned(), problems }
     }
 
-    /// One line for the end of a command's output: why it failed and what to do.
-    pub fn conclusion(&self) -> String {
-        let path = self.path.display();
+    /// One line for the end of a command's output, where the command may name another file: why it failed and what to do.
+    pub fn conclusion_at_start(&self) -> String {
         match self.problems.as_slice() {
             [Problem { place: None, .. }] => {
                 "no configuration was read: name its file with --config FILE or in $BALANCER_CONFIG".to_owned()
             }
+            _ => self.conclusion(),
+        }
+    }
+
+    /// The same for a process that runs, and that keeps to its file.
+    pub fn conclusion(&self) -> String {
+        let path = self.path.display();
+        match self.problems.as_slice() {
+            [Problem { place: None, .. }] => format!(
+                "no configuration was read: put a readable one at {path} and try again, or start anew with --config FILE"
+            ),
             [_] => format!("an error in {path}: correct it and try again"),
             problems => format!("{} errors in {path}: correct them and try again", problems.len()),
         }

@@ -102,6 +102,7 @@ fn a_wrong_a_missing_and_a_cut_file_change_nothing_and_the_next_good_one_works()
     std::fs::rename(&file, file.with_file_name("balancer.yml")).expect("renaming");
     let why = balancer.reload_refused();
     assert!(why.contains("no such file; beside it is `balancer.yml`"), "{why}");
+    assert!(why.contains("put a readable one at ") && !why.contains("$BALANCER_CONFIG"), "{why}");
     untouched("invalid", "no such file");
     assert_eq!(balancer.status().text("/config/on_disk"), "missing");
 
