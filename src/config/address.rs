@@ -121,12 +121,15 @@ fn socket_address(text: &str) -> Result<SocketAddr, String> {
 
 /// An IP address without a port: or, for IPv6, with one that cannot be told from the address.
 fn bare(ip: IpAddr, text: &str) -> String {
-    match ip {
-        IpAddr::V4(_) => format!("the port is missing: {}", quoted(&format!("{text}:8080"))),
-        IpAddr::V6(_) => format!(
-            "the port is missing, or cannot be told from the address: an IPv6 address stands in brackets, \
-             and all of it in quotes: \"[{text}]:8080\""
+    if ip.is_ipv4() {
+        return format!("the port is missing: {}", quoted(&format!("{text}:8080")));
+    }
+    let rule = "an IPv6 address stands in brackets, and all of it in quotes";
+    match text.rsplit_once(':') {
+        Some((host, port)) if host.parse::<Ipv6Addr>().is_ok() && is_number(port) => format!(
+            "the port cannot be told from the address: {rule}: \"[{host}]:{port}\", or \"[{text}]:8080\" if {port} is a part of it"
         ),
+        _ => format!("the port is missing: {rule}: \"[{text}]:8080\""),
     }
 }
 
@@ -180,7 +183,12 @@ mod tests {
             ("web.example:80", "host name"),
             ("localhost:80", "127.0.0.1"),
             ("10.0.0.1", "10.0.0.1:8080"),
-            ("::1:80", "[::1:80]:8080"),
+            ("::1:80", ": \"[::1]:80\", or \"[::1:80]:8080\" if 80 is"),
+            (
+                "2001:db8::6",
+                "the port is missing: an IPv6 address stands in brackets, and all of it in quotes: \"[2001:db8::6]:8080\"",
+            ),
+            ("::1:ab", "\"[::1:ab]:8080\""),
             ("[::1]", "\"[::1]:8080\""),
             ("2001:db8:0:0:0:0:0:1:80", "\"[2001:db8:0:0:0:0:0:1]:80\""),
             ("http://10.0.0.1:80/x", "`10.0.0.1:80`"),
