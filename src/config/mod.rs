@@ -4,6 +4,7 @@ mod address;
 mod backends;
 mod checks;
 pub mod diff;
+mod elsewhere;
 mod file;
 mod health;
 mod load;

@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 
+use super::elsewhere;
 use super::report::{Place, Problem, did_you_mean};
 use super::tree::{Key, Node, Value, quoted};
+use super::values::alternatives;
 
 /// One kind of mapping in the file.
 pub(super) struct Kind {
@@ -11,6 +13,13 @@ pub(super) struct Kind {
     name: &'static str,
     /// The keys that work.
     keys: &'static [&'static str],
+}
+
+impl Kind {
+    /// Whether it has a key.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.keys.contains(&key)
+    }
 }
 
 pub(super) const FILE: Kind = Kind {
@@ -105,13 +114,19 @@ pub(super) fn entries<'t>(
     kept
 }
 
+/// Names the key that was meant, or where it belongs, or else all that may stand there.
 fn unknown(key: &str, kind: &Kind) -> String {
-    let shown = quoted(key);
-    let homes: Vec<&str> = KINDS.iter().filter(|other| other.keys.contains(&key)).map(|other| other.name).collect();
-    if !homes.is_empty() {
-        return format!("{} has no key {shown}: it belongs to {}", kind.name, homes.join(" or "));
-    }
-    format!("{} has no key {shown}{}", kind.name, did_you_mean(key, kind.keys.iter().copied()))
+    let keys = || kind.keys.iter().copied();
+    let homes: Vec<&str> = KINDS.iter().filter(|other| other.has(key)).map(|other| other.name).collect();
+    let meant = elsewhere::key(key, kind);
+    let near = did_you_mean(meant.map(|(ours, _)| ours).filter(|ours| kind.has(ours)).unwrap_or(key), keys());
+    let next = match meant {
+        _ if !homes.is_empty() => format!(": it belongs to {}{near}", homes.join(" or ")),
+        _ if !near.is_empty() => near,
+        Some((ours, home)) => format!(": that is {} of {}", quoted(ours), home.name),
+        None => format!(": write {}", alternatives(keys())),
+    };
+    format!("{} has no key {}{next}", kind.name, quoted(key))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::Listen;
+use super::elsewhere;
 use super::file::Reader;
 use super::report::{Place, Problem, did_you_mean};
 use super::sections::{self, Section};
@@ -76,7 +77,7 @@ impl Reader {
         let found = words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning);
         if found.is_none() {
             let names = || words.iter().map(|(word, _)| *word);
-            let hint = did_you_mean(text, names());
+            let hint = did_you_mean(elsewhere::algorithm(text), names());
             let due = if hint.is_empty() { format!(": write {}", alternatives(names())) } else { String::new() };
             self.problem(node.place, format!("{} is not {what}{due}{hint}", node.value.describe()));
         }
@@ -141,7 +142,7 @@ impl Reader {
 }
 
 /// `a, b or c`.
-fn alternatives<'w>(words: impl Iterator<Item = &'w str>) -> String {
+pub(super) fn alternatives<'w>(words: impl Iterator<Item = &'w str>) -> String {
     let words: Vec<&str> = words.collect();
     match words.split_last() {
         Some((last, [])) => (*last).to_owned(),
