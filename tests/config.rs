@@ -193,4 +193,10 @@ fn wrong_usage_exits_with_2() {
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         assert!(!stderr(&output).is_empty(), "{arguments:?}");
     }
+    for command in ["check", "run"] {
+        let said = stderr(&balancer(root(), &[command, "balancer.yaml"]));
+        assert!(said.contains("write --config balancer.yaml"), "{said}");
+        let help = balancer(root(), &[command, "--help"]);
+        assert!(!String::from_utf8_lossy(&help.stdout).contains("[FILE]"));
+    }
 }

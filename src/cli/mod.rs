@@ -17,6 +17,7 @@ mod upgrade;
 mod verdict;
 mod whatif;
 
+use std::convert::Infallible;
 use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -25,7 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueHint};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
@@ -172,6 +173,13 @@ struct ConfigFile {
     /// The configuration; by default $BALANCER_CONFIG, then /etc/balancer/balancer.yaml
     #[arg(long = "config", value_name = "FILE")]
     path: Option<PathBuf>,
+    // Other programs take the file without an option: an error says how it is done here. Nothing offers this one.
+    #[arg(hide = true, value_name = "FILE", value_hint = ValueHint::Other, value_parser = misplaced)]
+    misplaced: Option<Infallible>,
+}
+
+fn misplaced(file: &str) -> Result<Infallible, String> {
+    Err(format!("write --config {file}"))
 }
 
 impl ConfigFile {
