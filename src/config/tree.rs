@@ -105,25 +105,45 @@ fn problem(error: &serde_saphyr::Error, text: &str) -> Problem {
     Problem::new(place, what)
 }
 
-/// What most likely happened: addresses, spaces and indentation are where YAML bites.
+/// What most likely happened: addresses, colons, spaces and indentation are where YAML bites.
 fn hint(text: &str, number: usize, message: &str) -> String {
-    let mut lines = text.lines().skip(number.saturating_sub(2));
-    let before = if number > 1 { lines.next().unwrap_or_default() } else { "" };
-    let line = lines.next().unwrap_or_default();
+    let line = text.lines().nth(number - 1).unwrap_or_default();
     let value = line.split_once(": ").map_or(line, |(_, value)| value).trim_start().trim_start_matches("- ");
+    let suspect = if message.contains("simple key expected") {
+        Some((line, number))
+    } else {
+        // The line before has not ended as it should.
+        let before = text.lines().zip(1..).take(number - 1);
+        before.filter(|(line, _)| !line.trim_start().starts_with('#') && !line.trim().is_empty()).last()
+    };
+    let of_structure = ["simple key expected", "mapping values are not allowed", "did not find expected key"];
     if value.starts_with('[') && value.contains("]:") {
         "; an IPv6 address must stand in quotes: \"[::1]:8080\"".to_owned()
     } else if value.starts_with("*:") {
         "; for every IPv4 address write 0.0.0.0:PORT".to_owned()
     } else if line.starts_with('\t') {
         "; indent with spaces".to_owned()
-    } else if before.contains(':') && !before.contains(": ") && !before.trim_end().ends_with(':') {
-        format!("; a space is missing after the colon in line {}", number - 1)
-    } else if message.contains("did not find expected key") {
-        "; is this line indented as its neighbours are?".to_owned()
+    } else if of_structure.iter().any(|words| message.contains(words)) {
+        let lack = suspect.and_then(|(line, number)| lack(line, number));
+        lack.unwrap_or_else(|| "; is this line indented as its neighbours are?".to_owned())
     } else {
         String::new()
     }
+}
+
+/// What a line lacks to be a name with a value, or one whose value follows.
+fn lack(line: &str, number: usize) -> Option<String> {
+    let line = line.split(" #").next().unwrap_or_default().trim();
+    let is_name = line.starts_with(|c: char| c.is_alphanumeric() || matches!(c, '_' | '"' | '\''));
+    if !is_name || line.contains(": ") || line.ends_with(':') {
+        return None;
+    }
+    let (name, rest) = line.split_at(line.find([':', ' ']).unwrap_or(line.len()));
+    Some(if rest.starts_with(':') {
+        format!("; a space is missing after the colon in line {number}")
+    } else {
+        format!("; a colon is missing after {} in line {number}", quoted(name))
+    })
 }
 
 impl Value {
