@@ -76,6 +76,22 @@ fn the_example_shows_the_defaults() {
 }
 
 #[test]
+fn every_configuration_in_the_documents_is_valid() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("example.yaml");
+    let mut found = 0;
+    for document in ["README.md", "docs/CONFIGURATION.md", "docs/INCIDENTS.md"] {
+        let text = fs::read_to_string(root().join(document)).expect("the document");
+        for example in text.split("\n```yaml\n").skip(1).filter_map(|rest| rest.split("\n```").next()) {
+            fs::write(&file, example).expect("written");
+            config::load(&file).unwrap_or_else(|report| panic!("{document}: {report}\n{example}"));
+            found += 1;
+        }
+    }
+    assert!(found >= 4, "{found}");
+}
+
+#[test]
 fn every_key_means_what_it_says() {
     let loaded = config::load(&root().join("tests/config/valid/every_key.yaml")).expect("valid");
     let number = std::num::NonZeroU32::new;
