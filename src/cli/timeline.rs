@@ -115,7 +115,7 @@ mod tests {
             json: true,
             markdown: false,
             state: None,
-            config: crate::cli::ConfigFile { path: Some(config) },
+            config: crate::cli::ConfigFile { path: Some(config), misplaced: None },
             target: Target::at(&socket),
         };
         let told = || events(&arguments, Timestamp::MIN);
