@@ -63,6 +63,7 @@ fn services(text: &mut Text, services: &[Arc<Service>]) {
         text.family(name, kind, help, each_service(services).map(|(labels, service)| (labels, value(service))));
     };
     each("sessions", "gauge", "Sessions open now.", |service| service.state.places.taken().into());
+    each("queued", "gauge", "Sessions that wait for a place.", |service| service.state.line.waiting().into());
     each("sessions_total", "counter", "Sessions established.", Service::total);
     let closed = each_service(services).flat_map(|([name], service)| {
         Closed::ALL.map(|reason| {

@@ -121,6 +121,7 @@ fn free_places_are_for_those_who_came_first_also_while_their_worker_is_busy() {
     balancer.await_number("/services/web/backends/a/connections", 0);
     let late = [(); 2].map(|()| connect_again(&mut free, address));
     balancer.await_number("/services/web/queued", 3);
+    assert!((balancer.metric("balancer_queued") - 3.0).abs() < 0.1);
     late.iter().for_each(assert_waits);
     drop(held);
     assert_eq!(name_for(&first), "a");
