@@ -213,6 +213,8 @@ fn probes_of_hundreds_of_backends_go_out_at_once_first_and_are_spread_over_the_i
     let machine = Machine::alone();
     // One listener is all of them: each has an address of its own.
     let listener = std::net::TcpListener::bind("0.0.0.0:0").expect("a port of every address");
+    // The library's queue has 128 places: whom it turned away would come again after a second.
+    rustix::net::listen(&listener, 4096).expect("a longer queue");
     let port = listener.local_addr().expect("an address").port();
     let arrivals = std::thread::spawn(move || {
         let take = |_| listener.accept().map(|(stream, _): (TcpStream, _)| (Instant::now(), drop(stream)).0);
