@@ -15,8 +15,9 @@
 //!
 //! - A fault of this machine is no event: it changes nothing and ends no run of passes or failures.
 //! - Where probes pass and traffic fails, traffic is right. That they disagree is known from the first probe after such a
-//!   fall: one that passed before says nothing of a server that has died since. Each time it proves right again within [`Health::SETTLED`]
-//!   of such a return, the next return needs twice the passes, up to [`Health::MOST_DOUBLINGS`] doublings.
+//!   fall: one that passed before says nothing of a server that has died since. Each time traffic proves right again
+//!   within [`Health::SETTLED`] of such a return, the next return needs twice the passes, up to
+//!   [`Health::MOST_DOUBLINGS`] doublings.
 //! - Without a probe nothing but traffic can tell: a backend that it took down is tried again after a pause, which
 //!   doubles in the same way, up to [`Health::LONGEST_PAUSE`].
 
