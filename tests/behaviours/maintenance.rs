@@ -149,6 +149,10 @@ fn who_cannot_be_spared_is_not_taken_out_unless_somebody_insists() {
     }
 
     done(&balancer, &["drain", "web/web-01"]);
+    let since = || balancer.status().text("/services/web/backends/web-01/since");
+    let first = since();
+    done(&balancer, &["drain", "web/web-01", "--for", "2h"]);
+    assert_eq!(since(), first, "it is held out since then, whatever the terms");
     let err = refused(&balancer, &["drain", "web/web-02"]);
     assert!(err.contains("would have 1 of its 3 backends") && err.contains("--force"), "{err}");
     done(&balancer, &["drain", "web/web-02", "--force"]);
