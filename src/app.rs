@@ -17,7 +17,7 @@ use crate::control::{
     self, Capacity, Control, Estate, Fleet, Inherited, Invocation, Listeners, Parts, Predecessor, Signals, TooMany,
 };
 use crate::forward::{self, Share, Worker, most_pipes};
-use crate::link::{self, Commander, Report};
+use crate::messages::{self, Commander, WorkerEvent};
 use crate::observe::access_log;
 use crate::observe::counters::PerWorker;
 use crate::observe::running::{ConfigFile, Running};
@@ -36,7 +36,7 @@ pub struct Program {
     /// The admin socket.
     pub admin_socket: PathBuf,
     /// Log each new session.
-    pub narrate: bool,
+    pub announce_sessions: bool,
 }
 
 /// Why the program could not start, or ended.
@@ -106,7 +106,7 @@ fn passed() -> Vec<Inherited> {
 }
 
 fn serve(program: Program, predecessor: Option<&Predecessor>, estate: Estate) -> Result<(), Failure> {
-    let Program { config, source, admin_socket, narrate } = program;
+    let Program { config, source, admin_socket, announce_sessions } = program;
     let invocation = Invocation::current().map_err(system("find out where this program is"))?;
     // The control plane's loop; tokio_uring::start would panic where the kernel refuses the ring. From here on a signal is heard.
     let runtime = tokio_uring::Runtime::new(&tokio_uring::builder()).map_err(ring::Refused::new)?;
@@ -141,22 +141,22 @@ fn serve(program: Program, predecessor: Option<&Predecessor>, estate: Estate) ->
     });
     let Estate { listeners: inherited, admin: admin_socket_left, http: http_left } = estate;
     let listeners = Listeners::new(workers, inherited).map_err(system("take over the listeners"))?;
-    let (orders, ordered) = link::orders();
+    let (requests, received_requests) = messages::admin_requests();
     let place = admin::Place { socket: admin_socket, http: config.admin.http };
     let left = admin::Sockets { admin: admin_socket_left, http: http_left };
-    let mut doors = admin::Doors::new(place, left, view, orders)?;
+    let mut doors = admin::Doors::new(place, left, view, requests)?;
     let has_admin = doors.is_inherited();
     if predecessor.is_none() {
         doors.begin();
     }
 
-    let (reports, received) = link::reports();
+    let (events, received_events) = messages::worker_events();
     let (commanders, mailboxes): (Vec<_>, Vec<_>) = (0..workers)
-        .map(|_| link::mailbox().map_err(io::Error::from).map_err(system("make a worker's mailbox")))
+        .map(|_| messages::mailbox().map_err(io::Error::from).map_err(system("make a worker's mailbox")))
         .collect::<Result<Vec<_>, Failure>>()?
         .into_iter()
         .unzip();
-    let bells = commanders.iter().map(Commander::bell).collect::<Arc<[_]>>();
+    let wakers = commanders.iter().map(Commander::waker).collect::<Arc<[_]>>();
     // A worker for each core keeps to it. Fewer are left to the scheduler, which puts them where their peers' bytes are in cache: with
     // one worker on two cores the median round trip was 60 µs so, and 75 µs pinned.
     let pinned = workers == cores.len();
@@ -169,15 +169,15 @@ fn serve(program: Program, predecessor: Option<&Predecessor>, estate: Estate) ->
         process: Arc::clone(&sessions),
         counters: Arc::clone(&counters),
         mailbox,
-        reports: reports.clone(),
-        bells: Arc::clone(&bells),
+        events: events.clone(),
+        wakers: Arc::clone(&wakers),
         access_log: Arc::clone(&access_log),
-        narrate,
+        announce_sessions,
     };
     for (worker, mailbox) in mailboxes.into_iter().enumerate() {
         start(share(worker, mailbox))?;
     }
-    drop(reports);
+    drop(events);
 
     let parts = Parts {
         signals,
@@ -186,8 +186,8 @@ fn serve(program: Program, predecessor: Option<&Predecessor>, estate: Estate) ->
         access_log,
         writer,
         commanders,
-        reports: received,
-        orders: ordered,
+        events: received_events,
+        requests: received_requests,
         config,
         running,
         capacity,
@@ -247,7 +247,7 @@ impl control::Administration for Administration {
 
 /// Starts a worker's thread and waits until it has its ring. However the thread ends, the control plane hears of it.
 fn start(share: Share) -> Result<(), Failure> {
-    let (worker, core, reports) = (share.worker, share.core, share.reports.clone());
+    let (worker, core, events) = (share.worker, share.core, share.events.clone());
     let (ready, started) = mpsc::sync_channel(1);
     let body = move || {
         if let Some(core) = core
@@ -267,7 +267,7 @@ fn start(share: Share) -> Result<(), Failure> {
         }));
         let outcome =
             outcome.unwrap_or_else(|_| Err("a bug (panic): see the line above, and please report it".to_owned()));
-        let _ = reports.blocking_send(Report::Ended { worker, outcome });
+        let _ = events.blocking_send(WorkerEvent::Ended { worker, outcome });
     };
     thread::Builder::new().name(format!("worker-{worker}")).spawn(body).map_err(system("start a worker's thread"))?;
     match started.recv() {

@@ -6,11 +6,11 @@
 //! | --- | --- | --- |
 //! | [`config`] | the YAML file, read and validated | `duration` |
 //! | [`table`] | the immutable backend table and the pick | `observe` |
-//! | [`forward`] | the data path: workers, sessions, flows | `table` (reads), `observe` (writes), `link`, `sys` |
-//! | [`control`] | the one loop that decides: health, reload, drains, upgrade, stop | `config`, `table` (sole publisher), `observe`, `link`, `sys` |
-//! | [`link`] | bounded queues between workers, control and admin | `observe`, `sys` |
+//! | [`forward`] | the data path: workers, sessions, flows | `table` (reads), `observe` (writes), `messages`, `sys` |
+//! | [`control`] | the one loop that decides: health, reload, drains, upgrade, stop | `config`, `table` (sole publisher), `observe`, `messages`, `sys` |
+//! | [`messages`] | bounded queues between workers, control and admin | `observe`, `sys` |
 //! | [`observe`] | counters, the timeline, the access log | nothing of the others |
-//! | [`admin`] | the HTTP interface on the Unix socket | `observe` and `table` (reads), `link` (orders), `sys`, `duration` |
+//! | [`admin`] | the HTTP interface on the Unix socket | `observe` and `table` (reads), `messages` (requests), `sys`, `duration` |
 //! | [`cli`] | one file a subcommand | everything that a user may ask for |
 //! | [`app`] | the composition root | everything; it has no logic |
 //! | [`duration`] | `1m30s`, read and written | nothing of the others |
@@ -23,7 +23,7 @@ pub mod config;
 pub mod control;
 pub mod duration;
 pub mod forward;
-pub mod link;
+pub mod messages;
 pub mod observe;
 pub mod sys;
 pub mod table;

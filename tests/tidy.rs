@@ -77,11 +77,11 @@ fn each_room_uses_only_the_rooms_that_it_may() {
         ("observe", &[]),
         ("sys", &[]),
         ("duration", &[]),
-        ("link", &["observe", "sys"]),
+        ("messages", &["observe", "sys"]),
         ("table", &["observe"]),
-        ("forward", &["table", "observe", "link", "sys"]),
-        ("control", &["config", "table", "observe", "link", "sys"]),
-        ("admin", &["observe", "table", "link", "sys", "duration"]),
+        ("forward", &["table", "observe", "messages", "sys"]),
+        ("control", &["config", "table", "observe", "messages", "sys"]),
+        ("admin", &["observe", "table", "messages", "sys", "duration"]),
     ];
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let [map, source] = ["docs/ARCHITECTURE.md", "src/lib.rs"].map(|file| fs::read_to_string(root.join(file)).unwrap());

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{BindError, Server, Serving, View, bind_http};
-use crate::link::Orders;
+use crate::messages::AdminRequests;
 
 /// Where the interface answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub struct Sockets {
 #[derive(Debug)]
 pub struct Doors {
     view: Arc<View>,
-    orders: Orders,
+    requests: AdminRequests,
     open: Open,
     /// What is prepared to follow.
     next: Option<Open>,
@@ -50,9 +50,9 @@ impl Doors {
     ///
     /// # Errors
     /// An address that cannot be had.
-    pub fn new(place: Place, inherited: Sockets, view: Arc<View>, orders: Orders) -> Result<Self, BindError> {
-        let open = Open::new(place, inherited, &view, &orders)?;
-        Ok(Self { view, orders, open, next: None })
+    pub fn new(place: Place, inherited: Sockets, view: Arc<View>, requests: AdminRequests) -> Result<Self, BindError> {
+        let open = Open::new(place, inherited, &view, &requests)?;
+        Ok(Self { view, requests, open, next: None })
     }
 
     /// Whether the socket was another process's, which leaves it.
@@ -72,7 +72,7 @@ impl Doors {
     pub fn prepare(&mut self, place: Place) -> Result<(), BindError> {
         self.next = None;
         let own = self.open.duplicate().map_err(BindError::Duplicate)?;
-        self.next = Some(Open::new(place, own, &self.view, &self.orders)?);
+        self.next = Some(Open::new(place, own, &self.view, &self.requests)?);
         Ok(())
     }
 
@@ -110,7 +110,7 @@ impl Doors {
 }
 
 impl Open {
-    fn new(place: Place, sockets: Sockets, view: &Arc<View>, orders: &Orders) -> Result<Self, BindError> {
+    fn new(place: Place, sockets: Sockets, view: &Arc<View>, requests: &AdminRequests) -> Result<Self, BindError> {
         // First, as it tells whose the address is where another one runs already.
         let server = match sockets.admin {
             // Where somebody has removed its file, nobody can come to the one that listens.
@@ -127,7 +127,7 @@ impl Open {
         let server = server.with_http(http);
         let (admin, http) = server.duplicate().map_err(BindError::Duplicate)?;
         let sockets = Sockets { admin: Some((place.socket.clone(), admin)), http: place.http.zip(http) };
-        let serving = server.serve(Arc::clone(view), orders.clone()).map_err(BindError::Start)?;
+        let serving = server.serve(Arc::clone(view), requests.clone()).map_err(BindError::Start)?;
         Ok(Self { place, serving, sockets })
     }
 

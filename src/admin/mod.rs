@@ -44,7 +44,7 @@ pub use self::routes::{
 };
 pub use self::socket::{BindError, SYSTEM_SOCKET, check_owner, default_socket, user_socket};
 pub use self::view::View;
-use crate::link::Orders;
+use crate::messages::AdminRequests;
 use crate::sys::unix::SocketFile;
 
 /// Connections served at once, by the Unix socket and by the TCP listener each; more wait to be accepted.
@@ -130,12 +130,12 @@ impl Server {
         Self { http, ..self }
     }
 
-    /// Answers from `view`, and passes `orders` on, on a thread of its own: from [`Serving::begin`] on, until the result is
+    /// Answers from `view`, and passes `requests` on, on a thread of its own: from [`Serving::begin`] on, until the result is
     /// dropped.
     ///
     /// # Errors
     /// What the system says when it gives no thread or no event queue.
-    pub fn serve(self, view: Arc<View>, orders: Orders) -> io::Result<Serving> {
+    pub fn serve(self, view: Arc<View>, requests: AdminRequests) -> io::Result<Serving> {
         let Self { socket: socket::Bound { listener, file }, http, inherited, connections, exchange } = self;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (socket, http) = {
@@ -156,7 +156,7 @@ impl Server {
                 let on_socket = local.accept(async || {
                     let (stream, _) = socket.accept().await?;
                     let by = people::asks(&stream);
-                    Ok((stream, Access::Full(orders.clone(), by)))
+                    Ok((stream, Access::Full(requests.clone(), by)))
                 });
                 let on_tcp = async {
                     match &http {
@@ -259,7 +259,7 @@ struct Door {
 struct Progress {
     /// The request has been read.
     asked: AtomicBool,
-    /// What it orders is being done.
+    /// What it asks for is being done.
     at_work: AtomicBool,
 }
 

@@ -18,7 +18,7 @@ use super::status::Status;
 use super::view::View;
 use super::{Progress, metrics, page, ready};
 use crate::duration;
-use crate::link::{Draining, Order, Orders, Outcome, Reply};
+use crate::messages::{AdminRequest, AdminRequests, Draining, Outcome, Reply};
 use crate::observe::condition::Purpose;
 use crate::observe::running::Reloaded;
 use crate::observe::timeline::Event;
@@ -61,7 +61,7 @@ const JSON: &str = "application/json";
 #[derive(Debug, Clone)]
 pub(super) enum Access {
     /// Everything: the Unix socket, which the file system guards. What changes something goes here, by whom the socket names.
-    Full(Orders, String),
+    Full(AdminRequests, String),
     /// What changes nothing: the TCP listener, which anybody may reach.
     ReadOnly,
 }
@@ -167,8 +167,8 @@ pub(super) async fn answer(
         Access::ReadOnly if change => {
             return not_allowed(format!("this listener is read-only: {path} is for the admin socket"), READ);
         }
-        Access::Full(orders, by) if change && request.method() == Method::POST => {
-            return order(orders, by, request, progress).await.unwrap_or_else(|response| response);
+        Access::Full(requests, by) if change && request.method() == Method::POST => {
+            return request_change(requests, by, request, progress).await.unwrap_or_else(|response| response);
         }
         Access::Full(..) if change => return not_allowed(format!("{path} changes something: use POST"), "POST"),
         _ => {}
@@ -222,8 +222,8 @@ fn timeline(view: &View, query: &str) -> Response<Full<Bytes>> {
 }
 
 /// Passes on what changes something.
-async fn order(
-    orders: &Orders,
+async fn request_change(
+    requests: &AdminRequests,
     by: &str,
     request: Request<Incoming>,
     progress: &Progress,
@@ -233,33 +233,33 @@ async fn order(
         RELOAD => {
             let ReloadRequest { force } = body(request).await?;
             let Reply { result, generation, changes, error } =
-                ordered(orders, progress, |answer| Order::Reload { by, force, answer }).await?;
+                forward(requests, progress, |answer| AdminRequest::Reload { by, force, answer }).await?;
             let code = if result == Reloaded::Applied { StatusCode::OK } else { StatusCode::CONFLICT };
             Ok(json(code, &ReloadAnswer { result: result.label().into(), generation, changes, error }))
         }
         UPGRADE => {
             body::<UpgradeRequest>(request).await?;
-            Ok(match ordered(orders, progress, |answer| Order::Upgrade { by, answer }).await? {
+            Ok(match forward(requests, progress, |answer| AdminRequest::Upgrade { by, answer }).await? {
                 Ok(pid) => json(StatusCode::OK, &UpgradeAnswer { pid: Some(pid), error: None }),
                 Err(why) => json(StatusCode::CONFLICT, &UpgradeAnswer { pid: None, error: Some(why) }),
             })
         }
         DRAIN => {
             let draining = draining(body(request).await?).map_err(|why| refuse(StatusCode::BAD_REQUEST, why))?;
-            ordered(orders, progress, |answer| Order::Drain { draining, by, answer }).await.map(said)
+            forward(requests, progress, |answer| AdminRequest::Drain { draining, by, answer }).await.map(said)
         }
         path => {
             let forget = path == FORGET;
             let BackendRequest { backend } = body(request).await?;
             let (service, backend) = parts(&backend).map_err(|why| refuse(StatusCode::BAD_REQUEST, why))?;
-            let order = |answer| {
+            let request_for = |answer| {
                 if forget {
-                    Order::Forget { service, backend, by, answer }
+                    AdminRequest::Forget { service, backend, by, answer }
                 } else {
-                    Order::Restore { service, backend, by, answer }
+                    AdminRequest::Restore { service, backend, by, answer }
                 }
             };
-            ordered(orders, progress, order).await.map(said)
+            forward(requests, progress, request_for).await.map(said)
         }
     }
 }
@@ -301,16 +301,16 @@ fn said(outcome: Outcome) -> Response<Full<Bytes>> {
     }
 }
 
-/// Passes on the order that `order` makes of where its outcome goes, and waits for that; an error answers that nobody takes it.
-async fn ordered<T>(
-    orders: &Orders,
+/// Passes on the request that `request_for` makes of where its outcome goes, and waits for that; an error answers that nobody takes it.
+async fn forward<T>(
+    requests: &AdminRequests,
     progress: &Progress,
-    order: impl FnOnce(oneshot::Sender<T>) -> Order,
+    request_for: impl FnOnce(oneshot::Sender<T>) -> AdminRequest,
 ) -> Result<T, Response<Full<Bytes>>> {
     let (answer, reply) = oneshot::channel();
     progress.asked.store(true, Ordering::Relaxed);
     progress.at_work.store(true, Ordering::Relaxed);
-    let outcome = match orders.try_send(order(answer)) {
+    let outcome = match requests.try_send(request_for(answer)) {
         Ok(()) => reply.await.ok(),
         Err(_) => None,
     };

@@ -55,7 +55,7 @@ pub(super) fn run(_: &Arguments) -> ExitCode {
                 config: config(&backends, page),
                 source: ConfigFile::new(None, None),
                 admin_socket,
-                narrate: true,
+                announce_sessions: true,
             })
         }
         Err(error) => {

@@ -25,5 +25,5 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     };
     let admin_socket = loaded.config.admin.socket.clone().unwrap_or_else(admin::default_socket);
     let source = ConfigFile::new(Some(loaded.path), Some(loaded.sha256));
-    serve(Program { config: loaded.config, source, admin_socket, narrate: false })
+    serve(Program { config: loaded.config, source, admin_socket, announce_sessions: false })
 }

@@ -345,7 +345,8 @@ web: ok, 12 sessions open, 1044 in all, 0 refused
         assert!(absent.contains("balancer run") && absent.contains("--socket"), "{absent}");
 
         let server = Server::bind(&socket).unwrap();
-        let mut serving = server.serve(fixture::view(&["web"], &["web-01"]), crate::link::orders().0).unwrap();
+        let mut serving =
+            server.serve(fixture::view(&["web"], &["web-01"]), crate::messages::admin_requests().0).unwrap();
         serving.begin();
         assert!(page(&target.status().unwrap(), Timestamp::now(), false).contains("web-01"));
         let wrong = target.get("/v1/nothing").unwrap_err().to_string();

@@ -108,16 +108,16 @@ impl Estate {
             };
             let message = Message::Sockets(whose);
             let sockets: Vec<_> = sockets.iter().map(|listener| listener.socket.as_fd()).collect();
-            sockets.chunks(Channel::MOST).try_for_each(|some| say(channel, &message, some))?;
+            sockets.chunks(Channel::MOST).try_for_each(|some| send_message(channel, &message, some))?;
         }
         if let Some((path, socket)) = &self.admin {
-            say(channel, &Message::Sockets(Sockets::Admin { path: path.clone() }), &[socket.as_fd()])?;
+            send_message(channel, &Message::Sockets(Sockets::Admin { path: path.clone() }), &[socket.as_fd()])?;
         }
         if let Some((listen, socket)) = &self.http {
             let listen = listen.to_string();
-            say(channel, &Message::Sockets(Sockets::Http { listen }), &[socket.as_fd()])?;
+            send_message(channel, &Message::Sockets(Sockets::Http { listen }), &[socket.as_fd()])?;
         }
-        say(channel, &Message::End, &[])
+        send_message(channel, &Message::End, &[])
     }
 
     fn add(&mut self, sockets: Sockets, mut descriptors: Vec<OwnedFd>) -> io::Result<()> {
@@ -148,11 +148,11 @@ fn parse(listen: &str) -> io::Result<Listen> {
     })
 }
 
-fn say(channel: &Channel, message: &Message, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+fn send_message(channel: &Channel, message: &Message, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
     channel.send(&serde_json::to_vec(message)?, descriptors)
 }
 
-fn hear(channel: &Channel, patience: Duration) -> io::Result<Option<(Message, Vec<OwnedFd>)>> {
+fn receive_message(channel: &Channel, patience: Duration) -> io::Result<Option<(Message, Vec<OwnedFd>)>> {
     let Some((bytes, descriptors)) = channel.receive(patience)? else { return Ok(None) };
     Ok(Some((serde_json::from_slice(&bytes)?, descriptors)))
 }
@@ -173,10 +173,10 @@ impl Predecessor {
             Some(_) => {}
         }
         let channel = Channel::from_stdin()?;
-        say(&channel, &Message::Hello { pid: std::process::id() }, &[])?;
+        send_message(&channel, &Message::Hello { pid: std::process::id() }, &[])?;
         let mut estate = Estate::default();
         loop {
-            match hear(&channel, PATIENCE)? {
+            match receive_message(&channel, PATIENCE)? {
                 Some((Message::Sockets(sockets), descriptors)) => estate.add(sockets, descriptors)?,
                 Some((Message::End, _)) => return Ok(Some((Self(channel), estate))),
                 Some(_) | None => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -189,7 +189,7 @@ impl Predecessor {
     /// # Errors
     /// The other process wants to serve on.
     pub fn ready(&self, admin: bool) -> io::Result<()> {
-        match say(&self.0, &Message::Ready { admin }, &[]).and_then(|()| hear(&self.0, PATIENCE)) {
+        match send_message(&self.0, &Message::Ready { admin }, &[]).and_then(|()| receive_message(&self.0, PATIENCE)) {
             Ok(Some((Message::Go, _)) | None) => Ok(()),
             Ok(Some(_)) => Err(io::Error::other("it serves on")),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -200,13 +200,13 @@ impl Predecessor {
     /// Says that this process serves.
     pub fn serving(&self) {
         // Where nobody hears it, this process is the only one.
-        let _ = say(&self.0, &Message::Serving, &[]);
+        let _ = send_message(&self.0, &Message::Serving, &[]);
     }
 
     /// Says that this process cannot serve.
     pub fn fail(&self, why: &str) {
         // Its end says the same.
-        let _ = say(&self.0, &Message::Failed { why: why.chars().take(2000).collect() }, &[]);
+        let _ = send_message(&self.0, &Message::Failed { why: why.chars().take(2000).collect() }, &[]);
     }
 }
 
@@ -305,7 +305,7 @@ impl Successor {
         let mut child = command.spawn().map_err(|error| format!("cannot start {program}: {error}"))?;
         // Its end of the channel must be in nobody else's hands, or its death would not be heard of.
         drop(command);
-        let hello = hear(&channel, left(until));
+        let hello = receive_message(&channel, left(until));
         let detached = end(&mut child);
         let pid = match hello {
             Ok(Some((Message::Hello { pid }, _))) => pid,
@@ -329,7 +329,7 @@ impl Successor {
     /// Until it is ready: whether it has taken the admin socket; else why it cannot.
     fn wait(channel: &Channel, estate: &Estate, until: Instant) -> Result<bool, String> {
         estate.send(channel).map_err(|error| format!("the sockets cannot be handed over: {error}"))?;
-        match hear(channel, left(until)) {
+        match receive_message(channel, left(until)) {
             Ok(Some((Message::Ready { admin }, _))) => Ok(admin),
             Ok(Some((Message::Failed { why }, _))) => Err(why),
             Ok(Some(_)) => Err("it says what nobody expects: is it another program?".to_owned()),
@@ -343,7 +343,7 @@ impl Successor {
         let why = if wanted {
             // Before it begins: until then the service manager does not listen to it.
             manager::handed_over(pid);
-            match say(channel, &Message::Go, &[]).and_then(|()| hear(channel, PATIENCE)) {
+            match send_message(channel, &Message::Go, &[]).and_then(|()| receive_message(channel, PATIENCE)) {
                 Ok(Some((Message::Serving, _))) => return Ok(Self { pid, admin }),
                 Ok(Some((Message::Failed { why }, _))) => why,
                 Ok(_) => "it ended before it served".to_owned(),
@@ -365,9 +365,9 @@ fn left(until: Instant) -> Duration {
 
 /// Ends a successor that is not to serve: by a word, because its death must not be taken for this process's; then by force.
 fn dismiss(channel: &Channel, pid: u32) {
-    let _ = say(channel, &Message::Leave, &[]);
+    let _ = send_message(channel, &Message::Leave, &[]);
     // It has the other end for as long as it lives: while that is open, the number cannot be another process's.
-    if matches!(hear(channel, GRACE), Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
+    if matches!(receive_message(channel, GRACE), Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
         process::kill(pid);
     }
 }

@@ -1,11 +1,11 @@
-//! The workers' reports as log lines: one line a second for each kind that a client can cause.
+//! The workers' events as log lines: one line a second for each kind that a client can cause.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::probe::Outcome;
-use crate::link::Report;
+use crate::messages::WorkerEvent;
 use crate::observe::counters::{Probed, Refused};
 use crate::observe::timeline::{Event, Kind, Timeline};
 use crate::sys::{Errno, shortage};
@@ -73,7 +73,7 @@ impl Journal {
     }
 
     /// Tells the timeline of those who have begun to be refused, whoever was reported: of all that a worker refuses in a second it
-    /// reports one client, and a busy service would hide the others. The counters have them all.
+    /// events one client, and a busy service would hide the others. The counters have them all.
     fn look_for_new(&mut self) {
         let table = self.table.load_full();
         let all = table.all().flat_map(|service| Refused::ALL.map(|reason| (&service.state, reason)));
@@ -133,16 +133,16 @@ impl Journal {
     }
 
     /// Writes a report, unless one of its kind has just been written.
-    pub(super) fn note(&mut self, report: Report) {
-        match report {
-            Report::Opened { client, service, backend } => {
+    pub(super) fn note(&mut self, event: WorkerEvent) {
+        match event {
+            WorkerEvent::Opened { client, service, backend } => {
                 let client = client.map_or_else(|| "a Unix socket".to_owned(), |client| client.to_string());
                 log::info!("{service}: session from {client} to {backend}");
             }
-            Report::ConnectFailed { service, backend, address, error } if may(&mut self.connect_failed) => {
+            WorkerEvent::ConnectFailed { service, backend, address, error } if may(&mut self.connect_failed) => {
                 log::warn!("{service}: backend {backend} ({address}): {}", connect_failure(error));
             }
-            Report::LocalFault { doing, error } => {
+            WorkerEvent::LocalFault { doing, error } => {
                 let text = format!(
                     "cannot {doing}: {error}: this machine's own fault, no backend is blamed; {}",
                     remedy(error)
@@ -152,20 +152,20 @@ impl Journal {
                 }
                 self.going_on(doing, || Event::new(Kind::Short, text));
             }
-            Report::Refused { service, reason } => {
+            WorkerEvent::Refused { service, reason } => {
                 // The local fault that led to it has its own line.
                 if reason != Refused::Descriptors && may(&mut self.refused) {
                     log::warn!("{service}: clients are refused: {}", reason.label());
                 }
                 self.look_for_new();
             }
-            Report::Backup { service, backend } => {
+            WorkerEvent::Backup { service, backend } => {
                 let text = format!("backup {backend} serves what the backends cannot carry");
                 self.going_on(&format!("backup {service}/{backend}"), || {
                     Event::new(Kind::Backup, text).of(&service).with(&backend)
                 });
             }
-            Report::NoPipe => {
+            WorkerEvent::NoPipe => {
                 let text = "no pipe could be had: bulk goes on by copying";
                 self.going_on("pipe", || Event::new(Kind::Short, text));
             }

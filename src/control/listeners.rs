@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 use crate::config::{Config, Listen};
-use crate::link::{Command, Commander, Deaf, Listener, Waiting};
+use crate::messages::{Command, Commander, Listener, Waiting, WorkerGone};
 use crate::observe::running::Listening;
 use crate::sys::unix::{self, SocketFile};
 use crate::sys::{shortage, socket};
@@ -119,7 +119,7 @@ impl Listeners {
     ///
     /// # Errors
     /// A worker takes no commands.
-    pub(super) fn hand_over(&mut self, commanders: &[Commander]) -> Result<(), Deaf> {
+    pub(super) fn hand_over(&mut self, commanders: &[Commander]) -> Result<(), WorkerGone> {
         self.leaving.clear();
         let sockets: Vec<_> = self.open.drain(..).flat_map(|open| open.sockets).collect();
         commanders.iter().try_for_each(|worker| worker.tell(Command::Release(sockets.clone(), Waiting::Leave)))
@@ -168,7 +168,7 @@ impl Listeners {
         prepared: Prepared,
         number: impl Fn(&str) -> usize,
         commanders: &[Commander],
-    ) -> Result<(), Deaf> {
+    ) -> Result<(), WorkerGone> {
         let mut old: Vec<_> = std::mem::take(&mut self.open).into_iter().map(Some).collect();
         for (service, source) in prepared.into_parts() {
             let kept = match source {
@@ -222,7 +222,7 @@ impl Listeners {
     ///
     /// # Errors
     /// A worker takes no commands.
-    pub(super) fn tidy(&mut self, commanders: &[Commander]) -> Result<bool, Deaf> {
+    pub(super) fn tidy(&mut self, commanders: &[Commander]) -> Result<bool, WorkerGone> {
         let now = Instant::now();
         let mut sockets = Vec::new();
         for leaving in &mut self.leaving {

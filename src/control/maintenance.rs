@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::store::{Done, Place, Store};
 use super::{Control, NOT_SERVING, Parts, State, handover, now};
-use crate::link::{Command, Draining, Outcome};
+use crate::messages::{Command, Draining, Outcome};
 use crate::observe::condition::Drain;
 use crate::observe::timeline::{self, Event, Kind};
 

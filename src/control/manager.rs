@@ -9,7 +9,7 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tokio::time::Instant;
 
-use crate::link::Commander;
+use crate::messages::Commander;
 use crate::observe::counters::{PerWorker, WorkerCounters};
 
 fn tell(states: &[NotifyState<'_>]) {
@@ -83,6 +83,6 @@ impl Watchdog {
         }
         self.hangs = !hanging.is_empty();
         self.wakes = now;
-        workers.iter().for_each(|worker| worker.bell().ring());
+        workers.iter().for_each(|worker| worker.waker().wake());
     }
 }

@@ -37,7 +37,7 @@ pub use self::signals::Signals;
 pub use self::upgrade::UPGRADE_TAKES;
 use self::upgrade::Upgrading;
 use crate::config::{self, Config};
-use crate::link::{Command, Commander, Deaf, Order, Report};
+use crate::messages::{AdminRequest, Command, Commander, WorkerEvent, WorkerGone};
 use crate::observe::access_log;
 use crate::observe::counters::{PerWorker, WorkerCounters};
 use crate::observe::running::Running;
@@ -63,7 +63,7 @@ pub enum Failure {
     Listen(#[from] ListenError),
     /// A worker does not take its listeners.
     #[error("cannot hand the listeners to the workers: {0}")]
-    Deaf(#[from] Deaf),
+    WorkerGone(#[from] WorkerGone),
     /// A worker ended although nobody told it to.
     #[error("worker {0} has failed: {1}; nothing is served by a part of the workers: the process ends, start it again")]
     Worker(usize, String),
@@ -115,9 +115,9 @@ pub struct Parts {
     /// One for each worker.
     pub commanders: Vec<Commander>,
     /// What the workers report.
-    pub reports: Receiver<Report>,
+    pub events: Receiver<WorkerEvent>,
     /// What the administration side passes on.
-    pub orders: Receiver<Order>,
+    pub requests: Receiver<AdminRequest>,
     /// The configuration that holds.
     pub config: Config,
     /// Where the administration side reads of it.
@@ -220,7 +220,7 @@ impl Control {
         Ok(())
     }
 
-    fn commit(&mut self, prepared: Prepared) -> Result<(), Deaf> {
+    fn commit(&mut self, prepared: Prepared) -> Result<(), WorkerGone> {
         let Parts { fleet, listeners, commanders, running, .. } = &mut self.parts;
         let number = |service: &str| fleet.number(service).unwrap_or(usize::MAX);
         let committed = listeners.commit(prepared, number, commanders);
@@ -253,30 +253,30 @@ impl Control {
                     (Asked::Reopen, _) => self.reopen(),
                     (Asked::Upgrade, _) => self.upgrade(BY_SIGNAL.to_owned(), None),
                 },
-                Some(order) = self.parts.orders.recv() => match order {
-                    Order::Reload { by, force, answer } => self.ask(Ask { by, force, answer: Some(answer) }),
-                    Order::Upgrade { by, answer } => self.upgrade(by, Some(answer)),
-                    Order::Drain { draining, by, answer } => self.drain(draining, by, answer),
-                    Order::Restore { service, backend, by, answer } => self.restore(&service, &backend, &by, answer),
-                    Order::Forget { service, backend, by, answer } => self.forget(&service, &backend, &by, answer),
+                Some(request) = self.parts.requests.recv() => match request {
+                    AdminRequest::Reload { by, force, answer } => self.ask(Ask { by, force, answer: Some(answer) }),
+                    AdminRequest::Upgrade { by, answer } => self.upgrade(by, Some(answer)),
+                    AdminRequest::Drain { draining, by, answer } => self.drain(draining, by, answer),
+                    AdminRequest::Restore { service, backend, by, answer } => self.restore(&service, &backend, &by, answer),
+                    AdminRequest::Forget { service, backend, by, answer } => self.forget(&service, &backend, &by, answer),
                 },
-                Some(report) = self.parts.reports.recv() => match report {
-                    Report::Ended { outcome: Ok(()), .. } if self.state != State::Serving => working -= 1,
-                    Report::Ended { worker, outcome } => {
+                Some(event) = self.parts.events.recv() => match event {
+                    WorkerEvent::Ended { outcome: Ok(()), .. } if self.state != State::Serving => working -= 1,
+                    WorkerEvent::Ended { worker, outcome } => {
                         let why = outcome.err().unwrap_or_else(|| "it ended without being told to".to_owned());
                         return Err(Failure::Worker(worker, why));
                     }
-                    Report::Failing { service, backend, address, failures, error } => {
+                    WorkerEvent::Failing { service, backend, address, failures, error } => {
                         let why = journal::connect_failure(error);
                         let who = (&*service, &*backend, address);
                         let published = self.parts.fleet.failing(who, failures, &why, now());
                         self.spread(published);
                     }
-                    report => {
-                        if let Report::Backup { service, .. } = &report {
+                    event => {
+                        if let WorkerEvent::Backup { service, .. } = &event {
                             self.parts.fleet.on_backup(service);
                         }
-                        journal.note(report);
+                        journal.note(event);
                     }
                 },
                 outcome = self.prober.next() => {
@@ -325,7 +325,7 @@ impl Control {
     /// Has the workers look at a table that was published: clients may wait for it.
     fn spread(&self, published: bool) {
         if published {
-            self.parts.commanders.iter().for_each(|commander| commander.bell().ring());
+            self.parts.commanders.iter().for_each(|commander| commander.waker().wake());
             if self.state == State::Serving {
                 manager::status(&self.summary());
             }
@@ -342,7 +342,7 @@ impl Control {
     fn tell_all(&self, command: impl Fn() -> Command) {
         for (worker, commander) in self.parts.commanders.iter().enumerate() {
             // A worker whose last session has ended during a stop is gone, as it should be.
-            if let Err(error) = commander.leave_word(command())
+            if let Err(error) = commander.enqueue(command())
                 && self.state == State::Serving
             {
                 // Its end is reported, or the deadline finds it.
@@ -351,7 +351,7 @@ impl Control {
         }
         // Each has its word before any acts on it: the place that the end of a session gives back is not taken by a client of another
         // worker, whose end is due as well.
-        self.parts.commanders.iter().for_each(|commander| commander.bell().ring());
+        self.parts.commanders.iter().for_each(|commander| commander.waker().wake());
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{Control, NOT_SERVING, Parts, State, manager, now};
 use crate::config::{self, AccessLog, Loaded, diff};
-use crate::link::Reply;
+use crate::messages::Reply;
 use crate::observe::access_log;
 use crate::observe::running::{ConfigFile, Reloaded};
 use crate::observe::timeline::Kind;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Control, ENDING, Parts, State, manager};
-use crate::link::Command;
+use crate::messages::Command;
 use crate::observe::timeline::Kind;
 
 /// After a second signal the access log has this long for what it was given.

@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::handover::{Begins, Estate, Leases, PATIENCE, Successor, Went};
 use super::{Control, NOT_SERVING, Parts, State};
-use crate::link::Command;
+use crate::messages::Command;
 use crate::observe::timeline::Kind;
 
 /// Who wants to know how it went; nobody does after a signal.

@@ -7,7 +7,7 @@ use super::resources::{Cause, Resources};
 use super::session::{Event, NEVER, millis};
 use super::slot::Slot;
 use super::token::{Token, What};
-use crate::link::Report;
+use crate::messages::WorkerEvent;
 use crate::observe::counters::Refused;
 use crate::sys::ring::Completion;
 use crate::sys::{Errno, shortage, socket};
@@ -25,7 +25,7 @@ impl Slot {
         let socket = match socket::for_backend(address, self.owes_acknowledgement) {
             Ok(socket) => socket,
             Err(error) => {
-                io.report_rarely(Cause::LocalFault, || Report::LocalFault {
+                io.emit_rarely(Cause::LocalFault, || WorkerEvent::LocalFault {
                     doing: "open a socket for a backend",
                     error,
                 });
@@ -58,8 +58,8 @@ impl Slot {
                 counters.sessions.add(1);
                 self.connect_micros = Some(io.micros - self.connecting_since);
                 counters.connect_time.record(io.micros - self.connecting_since);
-                if io.narrate {
-                    io.report(Report::Opened {
+                if io.announce_sessions {
+                    io.emit(WorkerEvent::Opened {
                         client: socket::peer_address(self.client.as_fd()),
                         service: Arc::clone(&self.service.name),
                         backend: Arc::clone(&backend.name),
@@ -72,11 +72,14 @@ impl Slot {
             Err(error) => {
                 self.local_fault = shortage::is_local(error);
                 if self.local_fault {
-                    io.report_rarely(Cause::LocalFault, || Report::LocalFault { doing: "connect to a backend", error });
+                    io.emit_rarely(Cause::LocalFault, || WorkerEvent::LocalFault {
+                        doing: "connect to a backend",
+                        error,
+                    });
                 } else if error != Errno::CANCELED || self.session.connect_timed_out() {
                     counters.connect_failures.add(1);
                     if let Some(failures) = backend.failed() {
-                        io.report(Report::Failing {
+                        io.emit(WorkerEvent::Failing {
                             service: Arc::clone(&self.service.name),
                             backend: Arc::clone(&backend.name),
                             address: backend.address,
@@ -84,7 +87,7 @@ impl Slot {
                             error,
                         });
                     }
-                    io.report_rarely(Cause::ConnectFailed, || Report::ConnectFailed {
+                    io.emit_rarely(Cause::ConnectFailed, || WorkerEvent::ConnectFailed {
                         service: Arc::clone(&self.service.name),
                         backend: Arc::clone(&backend.name),
                         address: backend.address,
@@ -147,7 +150,7 @@ impl Slot {
         let backups = service.map_or(&[][..], |service| &service.backups);
         if backups.iter().any(|backup| Arc::ptr_eq(backup, backend.owner())) {
             let (service, backend) = (&self.service.name, &backend.name);
-            io.report_rarely(Cause::Backup, || Report::Backup {
+            io.emit_rarely(Cause::Backup, || WorkerEvent::Backup {
                 service: Arc::clone(service),
                 backend: Arc::clone(backend),
             });

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::session::{Millis, NEVER};
 use super::token::Token;
-use crate::link::{Listener, Waiting};
+use crate::messages::{Listener, Waiting};
 use crate::sys::ring::Ring;
 use crate::sys::{Errno, socket};
 

@@ -8,7 +8,7 @@ use arc_swap::{ArcSwap, Cache};
 use super::pipes::Pipes;
 use super::session::{Millis, NEVER};
 use super::worker::Share;
-use crate::link::{Bell, Report, Reports};
+use crate::messages::{Waker, WorkerEvent, WorkerEvents};
 use crate::observe::access_log;
 use crate::observe::counters::{PerWorker, WorkerCounters};
 use crate::sys::ring::Ring;
@@ -31,17 +31,17 @@ pub(super) struct Resources {
     pub(super) pipes: Pipes,
     pub(super) table: Cache<Arc<ArcSwap<Table>>, Arc<Table>>,
     pub(super) counters: Arc<PerWorker<WorkerCounters>>,
-    reports: Reports,
+    events: WorkerEvents,
     /// Where one line a session goes.
     pub(super) access_log: Arc<access_log::Log>,
-    /// Every worker's bell, by its number.
-    bells: Arc<[Bell]>,
+    /// Wakes each worker, by its number.
+    wakers: Arc<[Waker]>,
     /// Sessions that wait until their service's first probes have ended: slot and generation.
     pub(super) unprobed: Vec<(u32, u32)>,
     /// A client of this worker that waits for a place may have one now.
     pub(super) called: bool,
     /// Each new session is reported.
-    pub(super) narrate: bool,
+    pub(super) announce_sessions: bool,
     /// When a report of each [`Cause`] may be told again.
     quiet_until: [Millis; 5],
     started: Instant,
@@ -59,12 +59,12 @@ impl Resources {
             pipes,
             table: Cache::new(Arc::clone(&share.table)),
             counters: Arc::clone(&share.counters),
-            reports: share.reports.clone(),
+            events: share.events.clone(),
             access_log: Arc::clone(&share.access_log),
-            bells: Arc::clone(&share.bells),
+            wakers: Arc::clone(&share.wakers),
             unprobed: Vec::new(),
             called: false,
-            narrate: share.narrate,
+            announce_sessions: share.announce_sessions,
             quiet_until: [0; 5],
             started: Instant::now(),
             now: 0,
@@ -87,22 +87,22 @@ impl Resources {
     pub(super) fn call(&mut self, line: &Line) {
         match line.front() {
             Some(front) if front.worker == self.worker => self.called = true,
-            Some(front) => self.bells.get(front.worker).into_iter().for_each(Bell::ring),
+            Some(front) => self.wakers.get(front.worker).into_iter().for_each(Waker::wake),
             None => {}
         }
     }
 
     /// Tells the control plane. A full queue drops it: the worker never waits.
-    pub(super) fn report(&self, report: Report) {
-        let _ = self.reports.try_send(report);
+    pub(super) fn emit(&self, event: WorkerEvent) {
+        let _ = self.events.try_send(event);
     }
 
     /// Tells what a client can cause, at most once a second a cause.
-    pub(super) fn report_rarely(&mut self, cause: Cause, report: impl FnOnce() -> Report) {
+    pub(super) fn emit_rarely(&mut self, cause: Cause, event: impl FnOnce() -> WorkerEvent) {
         let quiet_until = &mut self.quiet_until[cause as usize];
         if self.now >= *quiet_until {
             *quiet_until = self.now + 1000;
-            self.report(report());
+            self.emit(event());
         }
     }
 

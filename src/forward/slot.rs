@@ -11,7 +11,7 @@ use super::resources::{Cause, Resources};
 use super::session::{Event, InFlight, Limits, Operation, Outcome, Session, Side};
 use super::splice;
 use super::token::{Token, What};
-use crate::link::Report;
+use crate::messages::WorkerEvent;
 use crate::observe::access_log::Record;
 use crate::observe::counters::{BackendCounters, Refused};
 use crate::sys::buffers::BUFFER_SIZE;
@@ -199,7 +199,7 @@ impl Slot {
             Outcome::Refused(reason) => {
                 counters.refused[reason as usize].add(1);
                 let service = &self.service.name;
-                io.report_rarely(Cause::Refused, || Report::Refused { service: Arc::clone(service), reason });
+                io.emit_rarely(Cause::Refused, || WorkerEvent::Refused { service: Arc::clone(service), reason });
             }
         }
         self.record(outcome, io);
@@ -341,7 +341,7 @@ impl Slot {
         let sockets = self.socket(direction.source()).zip(self.socket(direction.sink()));
         let (Some(mut pipe), Some((source, sink))) = (pipe, sockets) else {
             io.own_counters().pipes_refused.add(1);
-            io.report_rarely(Cause::NoPipe, || Report::NoPipe);
+            io.emit_rarely(Cause::NoPipe, || WorkerEvent::NoPipe);
             return Event::Moved { direction, bytes: 0, size: BUFFER_SIZE, turn: Turn::NoPipe };
         };
         let (bytes, mut turn) = splice::turn(source, &mut pipe, sink);

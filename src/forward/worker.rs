@@ -19,7 +19,7 @@ use super::resources::{Cause, Resources};
 use super::session::{Event, Limits, NEVER, Operation, millis};
 use super::slot::{Accepted, Slot};
 use super::token::{SLOTS, Token};
-use crate::link::{Bell, Command, Mailbox, Report, Reports, Waiting};
+use crate::messages::{Command, Mailbox, Waiting, Waker, WorkerEvent, WorkerEvents};
 use crate::observe::access_log::{self, Record};
 use crate::observe::counters::{Closed, PerWorker, Refused, WorkerCounters};
 use crate::sys::features::Features;
@@ -47,13 +47,13 @@ pub struct Share {
     /// Where commands arrive.
     pub mailbox: Mailbox,
     /// Where to report to.
-    pub reports: Reports,
-    /// Every worker's bell, by its number.
-    pub bells: Arc<[Bell]>,
+    pub events: WorkerEvents,
+    /// Wakes each worker, by its number.
+    pub wakers: Arc<[Waker]>,
     /// Where one line a session goes.
     pub access_log: Arc<access_log::Log>,
     /// Report each new session.
-    pub narrate: bool,
+    pub announce_sessions: bool,
 }
 
 /// Why a worker could not start, or go on.
@@ -274,7 +274,7 @@ impl Worker {
     }
 
     fn obey(&mut self) {
-        self.mailbox.hear();
+        self.mailbox.clear_wakeups();
         self.io.called = true;
         self.see_changes();
         while let Some(command) = self.mailbox.next() {
@@ -319,7 +319,7 @@ impl Worker {
         if let Some(error) =
             self.listeners.ended(listener, error, self.io.now, &mut self.io.ring).map_err(Fault::Accept)?
         {
-            self.io.report_rarely(Cause::LocalFault, || Report::LocalFault { doing: "accept a client", error });
+            self.io.emit_rarely(Cause::LocalFault, || WorkerEvent::LocalFault { doing: "accept a client", error });
         }
         if let Some(waiting) = self.listeners.stopping(listener) {
             // Those who were already connected when the stop came are served; then nobody waits and the listener can go.
@@ -365,7 +365,8 @@ impl Worker {
             .record(|| Record::refused_at_once(Arc::clone(&state.name), socket::peer_address(client.as_fd()), refused));
         socket::reset(client.as_fd());
         self.io.ring.close(Token::Nobody.pack(), client);
-        self.io.report_rarely(Cause::Refused, || Report::Refused { service: Arc::clone(&state.name), reason: refused });
+        self.io
+            .emit_rarely(Cause::Refused, || WorkerEvent::Refused { service: Arc::clone(&state.name), reason: refused });
     }
 }
 

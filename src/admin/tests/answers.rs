@@ -7,7 +7,7 @@ use prometheus_parse::{Scrape, Value};
 use serde_json::{Value as Json, json};
 
 use super::{exchange, request, start, view};
-use crate::link::{Order, Reply};
+use crate::messages::{AdminRequest, Reply};
 use crate::observe::counters::{Closed, Probed, Refused};
 use crate::observe::running::Reloaded;
 use crate::table::Lease;
@@ -238,7 +238,7 @@ fn the_page_is_one_document_that_may_ask_nobody_else() {
 #[test]
 fn a_reload_is_passed_on_and_its_outcome_answered() {
     let running = start(view(&["web"], &["web-01"]));
-    let (path, mut orders) = (running.path.clone(), running.orders);
+    let (path, mut requests) = (running.path.clone(), running.requests);
     let post = |body: &str| {
         let head = format!("POST /v1/reload HTTP/1.1\r\nHost: balancer\r\nContent-Length: {}\r\n\r\n", body.len());
         let answer = exchange(&path, format!("{head}{body}").as_bytes());
@@ -250,10 +250,10 @@ fn a_reload_is_passed_on_and_its_outcome_answered() {
         let error = (!force).then(|| "the guard".to_owned());
         let reply = Reply { result, generation: 7, changes: vec!["web: less".into()], error };
         let answered = std::thread::scope(|scope| {
-            let orders = &mut orders;
+            let requests = &mut requests;
             scope.spawn(move || {
-                let Some(Order::Reload { by: _, force: asked, answer }) = orders.blocking_recv() else {
-                    panic!("no order")
+                let Some(AdminRequest::Reload { by: _, force: asked, answer }) = requests.blocking_recv() else {
+                    panic!("no request")
                 };
                 assert_eq!(asked, force);
                 answer.send(reply).unwrap();
@@ -268,6 +268,6 @@ fn a_reload_is_passed_on_and_its_outcome_answered() {
     assert!(code == "400" && refusal["error"].as_str().unwrap().contains("froce"), "{code} {refusal}");
     assert_eq!(post(&" ".repeat(100_000)).0, "413");
     // Nobody is there any more who could do it.
-    orders.close();
+    requests.close();
     assert_eq!(post("").0, "503");
 }

@@ -11,7 +11,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::super::LAST_ANSWERS;
 use super::{PATIENCE, exchange, start, start_with, still_works, view};
-use crate::link::{Order, Reply};
+use crate::messages::{AdminRequest, Reply};
 use crate::observe::running::Reloaded;
 
 #[test]
@@ -110,8 +110,8 @@ fn its_end_waits_for_who_has_asked_and_for_nobody_else() {
     let mut unasked =
         [connect(b""), connect(b"GET /healthz HT"), connect(b"POST /v1/reload HTTP/1.1\r\nContent-Length: 9\r\n\r\n{")];
     let mut asked = connect(b"POST /v1/reload HTTP/1.1\r\nContent-Length: 0\r\n\r\n");
-    let (mut orders, serving) = (running.orders, running.serving);
-    let Some(Order::Reload { answer, .. }) = orders.blocking_recv() else { panic!("no order") };
+    let (mut requests, serving) = (running.requests, running.serving);
+    let Some(AdminRequest::Reload { answer, .. }) = requests.blocking_recv() else { panic!("no request") };
     let end = std::thread::spawn(move || drop(serving));
     for client in &mut unasked {
         let mut rest = Vec::new();

@@ -22,7 +22,7 @@ struct Running {
     path: PathBuf,
     serving: Serving,
     /// What was ordered; nobody does it.
-    orders: tokio::sync::mpsc::Receiver<crate::link::Order>,
+    requests: tokio::sync::mpsc::Receiver<crate::messages::AdminRequest>,
     _directory: tempfile::TempDir,
 }
 
@@ -35,10 +35,10 @@ fn start_with(view: Arc<View>, change: impl FnOnce(&mut Server)) -> Running {
     let path = directory.path().join("run/admin.sock");
     let mut server = Server::bind(&path).unwrap();
     change(&mut server);
-    let (sender, orders) = crate::link::orders();
+    let (sender, requests) = crate::messages::admin_requests();
     let mut serving = server.serve(Arc::clone(&view), sender).unwrap();
     serving.begin();
-    Running { view, path, serving, orders, _directory: directory }
+    Running { view, path, serving, requests, _directory: directory }
 }
 
 /// Everything that comes back for these bytes until the server closes.

@@ -43,7 +43,7 @@ fn a_dead_processs_socket_is_replaced_and_nothing_else() {
     drop(UnixListener::bind(&path).unwrap());
     assert!(path.exists(), "left behind");
     let server = Server::bind(&path).unwrap();
-    let mut serving = server.serve(view(&["web"], &["web-01"]), crate::link::orders().0).unwrap();
+    let mut serving = server.serve(view(&["web"], &["web-01"]), crate::messages::admin_requests().0).unwrap();
     serving.begin();
     still_works(&path);
     drop(serving);

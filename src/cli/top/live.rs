@@ -15,8 +15,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::low_level::pipe;
 
 use super::canvas::Look;
+use super::commands::order;
 use super::draw;
-use super::orders::order;
 use super::poll::{Poll, poll};
 use super::screen::{Action, Request, Screen};
 use super::terminal::{Ours, give_back};

@@ -1,6 +1,7 @@
 //! `balancer top`: the live view in a terminal.
 
 mod canvas;
+mod commands;
 mod details;
 mod dialog;
 mod draw;
@@ -8,7 +9,6 @@ mod events;
 mod form;
 mod live;
 mod model;
-mod orders;
 mod poll;
 mod rows;
 mod screen;

@@ -1,6 +1,6 @@
 //! What workers, the control plane and the administration side say to each other, all of it bounded.
 
-mod order;
+mod admin_request;
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,12 +15,12 @@ use thiserror::Error;
 use crate::observe::counters::Refused;
 use crate::sys::Errno;
 
-pub use self::order::{Draining, Order, Orders, Outcome, Reply, orders};
+pub use self::admin_request::{AdminRequest, AdminRequests, Draining, Outcome, Reply, admin_requests};
 
 /// Commands that may wait for a worker.
 const COMMANDS: usize = 256;
-/// Reports that may wait for the control plane; more are dropped.
-const REPORTS: usize = 1024;
+/// WorkerEvents that may wait for the control plane; more are dropped.
+const EVENTS: usize = 1024;
 
 /// What a worker is told.
 #[derive(Debug)]
@@ -82,10 +82,10 @@ impl Listener {
     }
 }
 
-/// What a worker tells.
+/// What a worker tells the control plane.
 #[derive(Debug)]
-pub enum Report {
-    /// A session is established; told only when asked to narrate.
+pub enum WorkerEvent {
+    /// A session is established; told only when asked to announce_sessions.
     Opened {
         /// The client's address; none on a Unix socket.
         client: Option<SocketAddr>,
@@ -160,34 +160,34 @@ pub struct Commander {
 /// The worker is gone, or has not taken its commands for so long that the queue is full.
 #[derive(Debug, Error)]
 #[error("the worker takes no commands")]
-pub struct Deaf;
+pub struct WorkerGone;
 
 impl Commander {
     /// Tells the worker, and wakes it.
-    pub fn tell(&self, command: Command) -> Result<(), Deaf> {
-        self.leave_word(command)?;
-        self.bell().ring();
+    pub fn tell(&self, command: Command) -> Result<(), WorkerGone> {
+        self.enqueue(command)?;
+        self.waker().wake();
         Ok(())
     }
 
-    /// Tells the worker when it wakes next.
-    pub fn leave_word(&self, command: Command) -> Result<(), Deaf> {
-        self.commands.try_send(command).map_err(|_| Deaf)
+    /// Puts a command into the queue; the worker finds it when it wakes next.
+    pub fn enqueue(&self, command: Command) -> Result<(), WorkerGone> {
+        self.commands.try_send(command).map_err(|_| WorkerGone)
     }
 
-    /// The worker's bell.
-    pub fn bell(&self) -> Bell {
-        Bell(Arc::clone(&self.wake))
+    /// Wakes the worker.
+    pub fn waker(&self) -> Waker {
+        Waker(Arc::clone(&self.wake))
     }
 }
 
 /// Wakes one worker, so that it looks at its commands, at the table, and at the clients that wait.
 #[derive(Debug, Clone)]
-pub struct Bell(Arc<OwnedFd>);
+pub struct Waker(Arc<OwnedFd>);
 
-impl Bell {
+impl Waker {
     /// Wakes it.
-    pub fn ring(&self) {
+    pub fn wake(&self) {
         // The counter cannot overflow (2^64 - 2), and a worker that is gone needs no wake-up.
         let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
     }
@@ -206,8 +206,8 @@ impl Mailbox {
         self.wake.as_fd()
     }
 
-    /// Quiets the descriptor.
-    pub fn hear(&self) {
+    /// Takes note of all wake-ups so far.
+    pub fn clear_wakeups(&self) {
         let _ = rustix::io::read(&self.wake, &mut [0u8; 8]);
     }
 
@@ -228,9 +228,9 @@ pub fn mailbox() -> Result<(Commander, Mailbox), Errno> {
 }
 
 /// Where all workers report to.
-pub type Reports = tokio::sync::mpsc::Sender<Report>;
+pub type WorkerEvents = tokio::sync::mpsc::Sender<WorkerEvent>;
 
-/// The reports' queue.
-pub fn reports() -> (Reports, tokio::sync::mpsc::Receiver<Report>) {
-    tokio::sync::mpsc::channel(REPORTS)
+/// The queue of worker events.
+pub fn worker_events() -> (WorkerEvents, tokio::sync::mpsc::Receiver<WorkerEvent>) {
+    tokio::sync::mpsc::channel(EVENTS)
 }

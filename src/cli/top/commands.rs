@@ -1,4 +1,4 @@
-//! Orders to the balancer, each on a thread of its own, so that a slow answer holds up no frame.
+//! Commands to the balancer, each on a thread of its own, so that a slow answer holds up no frame.
 
 use super::screen::Request;
 use crate::admin::{BackendRequest, DrainRequest};

@@ -7,12 +7,12 @@ use tokio::sync::oneshot;
 use crate::observe::condition::Purpose;
 use crate::observe::running::Reloaded;
 
-/// Orders that may wait for the control plane; more are told to come again.
-const ORDERS: usize = 64;
+/// AdminRequests that may wait for the control plane; more are told to come again.
+const REQUESTS: usize = 64;
 
 /// What is asked for.
 #[derive(Debug)]
-pub enum Order {
+pub enum AdminRequest {
     /// Read the configuration again and apply it.
     Reload {
         /// Who asks.
@@ -83,7 +83,7 @@ pub struct Draining {
     pub abort: Option<u64>,
 }
 
-/// What became of an order: what is to be said, or why it was not done and what to do.
+/// What became of a request: what is to be said, or why it was not done and what to do.
 pub type Outcome = Result<String, String>;
 
 /// What became of a reload.
@@ -99,10 +99,10 @@ pub struct Reply {
     pub error: Option<String>,
 }
 
-/// Where orders go.
-pub type Orders = tokio::sync::mpsc::Sender<Order>;
+/// Where requests go.
+pub type AdminRequests = tokio::sync::mpsc::Sender<AdminRequest>;
 
-/// The orders' queue.
-pub fn orders() -> (Orders, tokio::sync::mpsc::Receiver<Order>) {
-    tokio::sync::mpsc::channel(ORDERS)
+/// The queue of requests.
+pub fn admin_requests() -> (AdminRequests, tokio::sync::mpsc::Receiver<AdminRequest>) {
+    tokio::sync::mpsc::channel(REQUESTS)
 }
