@@ -14,7 +14,7 @@ use thiserror::Error;
 use crate::admin::{self, View};
 use crate::config::{self, Config, Listen};
 use crate::control::{
-    self, Capacity, Control, Estate, Fleet, Inherited, Invocation, Listeners, Parts, Predecessor, Signals, TooMany,
+    self, Capacity, Control, Fleet, HandedOver, Inherited, Invocation, Listeners, Parts, Predecessor, Signals, TooMany,
 };
 use crate::forward::{self, Share, Worker, most_pipes};
 use crate::messages::{self, Commander, WorkerEvent};
@@ -78,11 +78,12 @@ fn system(doing: &'static str) -> impl FnOnce(io::Error) -> Failure {
 /// # Errors
 /// [`Failure`]: what went wrong and what to do about it.
 pub fn run(program: Program) -> Result<(), Failure> {
-    let (predecessor, estate) = match Predecessor::find().map_err(system("take over from the process that runs"))? {
-        Some((predecessor, estate)) => (Some(predecessor), estate),
-        None => (None, Estate { listeners: passed(), ..Estate::default() }),
-    };
-    let outcome = serve(program, predecessor.as_ref(), estate);
+    let (predecessor, handed_over) =
+        match Predecessor::find().map_err(system("take over from the process that runs"))? {
+            Some((predecessor, handed_over)) => (Some(predecessor), handed_over),
+            None => (None, HandedOver { listeners: passed(), ..HandedOver::default() }),
+        };
+    let outcome = serve(program, predecessor.as_ref(), handed_over);
     if let (Some(predecessor), Err(failure)) = (&predecessor, &outcome) {
         predecessor.fail(&failure.to_string());
     }
@@ -105,7 +106,7 @@ fn passed() -> Vec<Inherited> {
     process::passed_descriptors().into_iter().filter_map(inherited).collect()
 }
 
-fn serve(program: Program, predecessor: Option<&Predecessor>, estate: Estate) -> Result<(), Failure> {
+fn serve(program: Program, predecessor: Option<&Predecessor>, handed_over: HandedOver) -> Result<(), Failure> {
     let Program { config, source, admin_socket, announce_sessions } = program;
     let invocation = Invocation::current().map_err(system("find out where this program is"))?;
     // The control plane's loop; tokio_uring::start would panic where the kernel refuses the ring. From here on a signal is heard.
@@ -139,15 +140,15 @@ fn serve(program: Program, predecessor: Option<&Predecessor>, estate: Estate) ->
         access_log: Arc::clone(&access_log),
         timeline: Arc::clone(&timeline),
     });
-    let Estate { listeners: inherited, admin: admin_socket_left, http: http_left } = estate;
+    let HandedOver { listeners: inherited, admin: admin_socket_left, http: http_left } = handed_over;
     let listeners = Listeners::new(workers, inherited).map_err(system("take over the listeners"))?;
     let (requests, received_requests) = messages::admin_requests();
     let place = admin::Place { socket: admin_socket, http: config.admin.http };
     let left = admin::Sockets { admin: admin_socket_left, http: http_left };
-    let mut doors = admin::Doors::new(place, left, view, requests)?;
-    let has_admin = doors.is_inherited();
+    let mut endpoints = admin::Endpoints::new(place, left, view, requests)?;
+    let has_admin = endpoints.is_inherited();
     if predecessor.is_none() {
-        doors.begin();
+        endpoints.begin();
     }
 
     let (events, received_events) = messages::worker_events();
@@ -194,7 +195,7 @@ fn serve(program: Program, predecessor: Option<&Predecessor>, estate: Estate) ->
         sessions,
         counters,
         invocation,
-        administration: Box::new(Administration(doors)),
+        administration: Box::new(Administration(endpoints)),
         timeline,
     };
     let mut control = Control::new(parts, predecessor.is_some());
@@ -208,14 +209,14 @@ fn serve(program: Program, predecessor: Option<&Predecessor>, estate: Estate) ->
     let outcome = runtime.block_on(control.run());
     match outcome {
         Err(control::Failure::Impatient(_)) => control.abandon(),
-        _ => control.leave(),
+        _ => control.close(),
     }
     Ok(outcome?)
 }
 
 /// The administration interface in the control plane's hands.
 #[derive(Debug)]
-struct Administration(admin::Doors);
+struct Administration(admin::Endpoints);
 
 impl control::Administration for Administration {
     fn prepare(&mut self, config: &config::Admin) -> Result<(), String> {
@@ -231,17 +232,17 @@ impl control::Administration for Administration {
         self.0.commit();
     }
 
-    fn duplicate(&self) -> io::Result<Estate> {
+    fn duplicate(&self) -> io::Result<HandedOver> {
         let admin::Sockets { admin, http } = self.0.duplicate()?;
-        Ok(Estate { listeners: Vec::new(), admin, http })
+        Ok(HandedOver { listeners: Vec::new(), admin, http })
     }
 
     fn retire(&mut self, inherited: bool) {
         self.0.retire(inherited);
     }
 
-    fn leave(&mut self) {
-        self.0.leave();
+    fn close(&mut self) {
+        self.0.close();
     }
 }
 

@@ -2,13 +2,13 @@
 //! thread of its own, so that a slow client delays nobody.
 
 mod disk;
-mod doors;
+mod endpoints;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod http;
 mod metrics;
 mod page;
-mod people;
+mod peer_user;
 mod ready;
 mod routes;
 mod socket;
@@ -36,7 +36,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 pub use self::disk::Disk;
-pub use self::doors::{Doors, Place, Sockets};
+pub use self::endpoints::{Endpoints, Place, Sockets};
 pub use self::http::bind as bind_http;
 use self::routes::Access;
 pub use self::routes::{
@@ -149,13 +149,14 @@ impl Server {
                 if begun.await.is_err() {
                     return;
                 }
-                // Places of their own, so that a flood on TCP cannot lock the socket out.
-                let places = || Arc::new(Semaphore::new(connections));
-                let doors = || Door { view: Arc::clone(&view), places: places(), exchange, ended: ended.clone() };
-                let (local, remote) = (doors(), doors());
+                // Permits of their own, so that a flood on TCP cannot lock the socket out.
+                let permits = || Arc::new(Semaphore::new(connections));
+                let endpoint =
+                    || Endpoint { view: Arc::clone(&view), permits: permits(), exchange, ended: ended.clone() };
+                let (local, remote) = (endpoint(), endpoint());
                 let on_socket = local.accept(async || {
                     let (stream, _) = socket.accept().await?;
-                    let by = people::asks(&stream);
+                    let by = peer_user::of(&stream);
                     Ok((stream, Access::Full(requests.clone(), by)))
                 });
                 let on_tcp = async {
@@ -170,7 +171,7 @@ impl Server {
                     _ = stopped => {}
                 }
                 // Those who are being answered: among them may be who has asked for the end.
-                let answered = local.places.acquire_many(u32::try_from(connections).unwrap_or(u32::MAX));
+                let answered = local.permits.acquire_many(u32::try_from(connections).unwrap_or(u32::MAX));
                 let last = async {
                     let _ = ended.changed().await;
                     tokio::time::sleep(LAST_ANSWERS).await;
@@ -209,12 +210,12 @@ impl Serving {
 
     /// Ends it when all who are connected now have asked and have their answers, or have had their time.
     fn finish(mut self) {
-        self.leave();
+        self.close();
         self.join();
     }
 
     /// Removes its socket and accepts nobody any more; waits for nobody.
-    fn leave(&mut self) {
+    fn close(&mut self) {
         // First the name, so that a client that comes too late is told so rather than cut off.
         // Until it begins, the one who left the socket answers there.
         if let Some(socket) = self.socket.take().filter(|_| !(self.inherited && self.begin.is_some()))
@@ -237,24 +238,24 @@ impl Serving {
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        self.leave();
+        self.close();
         drop(self.end.take());
         self.join();
     }
 }
 
-/// One way in.
+/// One of the two sockets that the interface answers on.
 #[derive(Clone)]
-struct Door {
+struct Endpoint {
     view: Arc<View>,
     /// Connections that may be open at once.
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     exchange: Duration,
     /// When the other end is dropped, nobody is waited for who has not asked.
     ended: watch::Receiver<()>,
 }
 
-/// How far a conversation is.
+/// How far a connection is.
 #[derive(Debug, Default)]
 struct Progress {
     /// The request has been read.
@@ -263,17 +264,17 @@ struct Progress {
     at_work: AtomicBool,
 }
 
-impl Door {
+impl Endpoint {
     async fn accept<S>(&self, next: impl AsyncFn() -> io::Result<(S, Access)>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let mut warned: Option<Instant> = None;
         // The semaphore is never closed.
-        while let Ok(place) = Arc::clone(&self.places).acquire_owned().await {
+        while let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await {
             match next().await {
                 Ok((stream, access)) => {
-                    tokio::spawn(self.clone().attend(stream, access, place));
+                    tokio::spawn(self.clone().serve_one(stream, access, permit));
                 }
                 Err(error) => {
                     if warned.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
@@ -286,16 +287,16 @@ impl Door {
         }
     }
 
-    /// One conversation, for as long as it may last. It keeps its place until its connection is closed.
-    async fn attend<S>(mut self, stream: S, access: Access, _place: OwnedSemaphorePermit)
+    /// Serves one connection, for as long as it may last. It keeps its permit until its connection is closed.
+    async fn serve_one<S>(mut self, stream: S, access: Access, _permit: OwnedSemaphorePermit)
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let progress = Progress::default();
-        let mut conversation = pin!(converse(stream, self.view, access, &progress));
+        let mut connection = pin!(serve_connection(stream, self.view, access, &progress));
         // Too late, cut short, malformed: the client sees its connection end, nobody else has to know.
         let in_time = async {
-            while tokio::time::timeout(self.exchange, &mut conversation).await.is_err() {
+            while tokio::time::timeout(self.exchange, &mut connection).await.is_err() {
                 if !progress.at_work.load(Ordering::Relaxed) {
                     break;
                 }
@@ -317,7 +318,12 @@ impl Door {
 }
 
 /// One request and its answer.
-async fn converse<S>(stream: S, view: Arc<View>, access: Access, progress: &Progress) -> Result<(), hyper::Error>
+async fn serve_connection<S>(
+    stream: S,
+    view: Arc<View>,
+    access: Access,
+    progress: &Progress,
+) -> Result<(), hyper::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {

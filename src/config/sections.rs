@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::elsewhere;
+use super::foreign_names;
 use super::report::{Place, Problem, did_you_mean};
 use super::tree::{Key, Node, Value, quoted};
 use super::values::alternatives;
@@ -118,7 +118,7 @@ pub(super) fn entries<'t>(
 fn unknown(key: &str, kind: &Kind) -> String {
     let keys = || kind.keys.iter().copied();
     let homes: Vec<&str> = KINDS.iter().filter(|other| other.has(key)).map(|other| other.name).collect();
-    let meant = elsewhere::key(key, kind);
+    let meant = foreign_names::key(key, kind);
     let near = did_you_mean(meant.map(|(ours, _)| ours).filter(|ours| kind.has(ours)).unwrap_or(key), keys());
     let next = match meant {
         _ if !homes.is_empty() => format!(": it belongs to {}{near}", homes.join(" or ")),

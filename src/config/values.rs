@@ -5,8 +5,8 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::Listen;
-use super::elsewhere;
 use super::file::Reader;
+use super::foreign_names;
 use super::report::{Place, Problem, did_you_mean};
 use super::sections::{self, Section};
 use super::tree::{Node, Value, quoted};
@@ -77,7 +77,7 @@ impl Reader {
         let found = words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning);
         if found.is_none() {
             let names = || words.iter().map(|(word, _)| *word);
-            let hint = did_you_mean(elsewhere::algorithm(text), names());
+            let hint = did_you_mean(foreign_names::algorithm(text), names());
             let due = if hint.is_empty() { format!(": write {}", alternatives(names())) } else { String::new() };
             self.problem(node.place, format!("{} is not {what}{due}{hint}", node.value.describe()));
         }

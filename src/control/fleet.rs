@@ -1,8 +1,8 @@
 //! Every backend that the process knows: its health, its slow start, and the tables that follow from them.
 
-mod held;
-mod outside;
-mod telling;
+mod announce;
+mod maintenance;
+mod orphans;
 mod tracked;
 
 use std::collections::{HashMap, HashSet};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 
-use self::outside::Outside;
+use self::orphans::Orphans;
 use self::tracked::{Tracked, Watched};
 use super::health::{Change, Event};
 use super::probe::{Id, Outcome, Prober};
@@ -37,11 +37,11 @@ pub struct Fleet {
     workers: usize,
     table: Arc<ArcSwap<Table>>,
     /// Those that a reload removed and that are watched on.
-    outside: Outside,
+    orphans: Orphans,
     /// When it was last seen whether drills cost too much.
     looked: Instant,
     /// What is known of them has changed.
-    outside_changed: bool,
+    orphans_changed: bool,
     /// Whom the prober asks has changed.
     rewatch: bool,
     /// Something has changed that is to outlive the process.
@@ -61,9 +61,9 @@ impl Fleet {
             next_id: 0,
             workers,
             table: Arc::new(ArcSwap::from_pointee(Table::new(0, 0, Vec::new(), Vec::new()))),
-            outside: Outside::default(),
+            orphans: Orphans::default(),
             looked: Instant::now(),
-            outside_changed: false,
+            orphans_changed: false,
             rewatch: false,
             unsaved: false,
             handed_over: false,
@@ -128,9 +128,9 @@ impl Fleet {
     /// Has every backend probed that is to be, and nobody else.
     pub(super) fn watch(&mut self, prober: &mut Prober) {
         self.rewatch = false;
-        let outside: HashSet<_> = self.outside.0.iter().map(|orphan| orphan.id).collect();
-        prober.keep(|id| self.probed.contains_key(&id) || outside.contains(&id));
-        for orphan in &self.outside.0 {
+        let orphans: HashSet<_> = self.orphans.0.iter().map(|orphan| orphan.id).collect();
+        prober.keep(|id| self.probed.contains_key(&id) || orphans.contains(&id));
+        for orphan in &self.orphans.0 {
             prober.watch(orphan.id, orphan.target.clone());
         }
         for watched in self.services.iter().flat_map(|service| &service.backends) {
@@ -149,7 +149,7 @@ impl Fleet {
     /// A probe has ended. Answers whether a table was published.
     pub(super) fn probed(&mut self, outcome: &Outcome, now: Instant) -> bool {
         let Some(&(number, place)) = self.probed.get(&outcome.id) else {
-            self.outside_changed |= self.outside.probed(outcome, now, &self.timeline);
+            self.orphans_changed |= self.orphans.probed(outcome, now, &self.timeline);
             return false;
         };
         let Some(service) = self.services.get_mut(number) else { return false };
@@ -194,7 +194,7 @@ impl Fleet {
 
     /// A backup of a service has got a session.
     pub(super) fn on_backup(&mut self, service: &str) {
-        self.services.iter_mut().filter(|tracked| &*tracked.state.name == service).for_each(Tracked::follow);
+        self.services.iter_mut().filter(|tracked| &*tracked.state.name == service).for_each(Tracked::announce_service);
     }
 
     /// How many of all backends and backups are up.
@@ -211,15 +211,15 @@ impl Fleet {
     /// When [`Fleet::keep_time`] has something to do.
     pub(super) fn due(&self) -> Option<Instant> {
         let services = self.services.iter().filter_map(Tracked::due);
-        services.chain(self.drains_due()).chain(self.outside.due()).min()
+        services.chain(self.drains_due()).chain(self.orphans.due()).min()
     }
 
     /// Does what is due: backends without a probe are tried again, slow starts go on. Answers whether a table was published.
     pub(super) fn keep_time(&mut self, now: Instant) -> bool {
         self.services.iter_mut().for_each(|service| service.keep_time(now));
         self.end_drains(now);
-        if self.outside.keep_time(now) {
-            (self.outside_changed, self.unsaved, self.rewatch) = (true, true, true);
+        if self.orphans.keep_time(now) {
+            (self.orphans_changed, self.unsaved, self.rewatch) = (true, true, true);
         }
         self.publish_changes()
     }
@@ -227,7 +227,7 @@ impl Fleet {
     /// Leaves leases and removed backends to another process: what is left here are the sessions that are to be closed.
     pub(super) fn hand_over(&mut self) {
         self.handed_over = true;
-        self.outside = Outside::default();
+        self.orphans = Orphans::default();
     }
 
     /// Forgets what a reload removed and what has no session any more; `may_come`: clients of this service may still arrive.
@@ -262,7 +262,7 @@ impl Fleet {
             let built = before.service(service.state.number);
             let changed = std::mem::take(&mut service.changed);
             if changed {
-                service.follow();
+                service.announce_service();
             }
             match built.filter(|_| !changed) {
                 Some(built) => Arc::clone(built),

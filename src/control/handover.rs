@@ -89,7 +89,7 @@ enum Sockets {
 
 /// What a process leaves to its successor.
 #[derive(Debug, Default)]
-pub struct Estate {
+pub struct HandedOver {
     /// The services' listeners.
     pub listeners: Vec<Inherited>,
     /// The admin socket and its path.
@@ -98,7 +98,7 @@ pub struct Estate {
     pub http: Option<(std::net::SocketAddr, OwnedFd)>,
 }
 
-impl Estate {
+impl HandedOver {
     fn send(&self, channel: &Channel) -> io::Result<()> {
         for Inherited { listen, service, sockets, passed } in &self.listeners {
             let whose = Sockets::Service {
@@ -166,7 +166,7 @@ impl Predecessor {
     ///
     /// # Errors
     /// The variable that says so is set, but nothing comes.
-    pub fn find() -> io::Result<Option<(Self, Estate)>> {
+    pub fn find() -> io::Result<Option<(Self, HandedOver)>> {
         match std::env::var_os(VARIABLE) {
             None => return Ok(None),
             Some(role) if role == DETACH => detach()?,
@@ -174,11 +174,11 @@ impl Predecessor {
         }
         let channel = Channel::from_stdin()?;
         send_message(&channel, &Message::Hello { pid: std::process::id() }, &[])?;
-        let mut estate = Estate::default();
+        let mut handed_over = HandedOver::default();
         loop {
             match receive_message(&channel, PATIENCE)? {
-                Some((Message::Sockets(sockets), descriptors)) => estate.add(sockets, descriptors)?,
-                Some((Message::End, _)) => return Ok(Some((Self(channel), estate))),
+                Some((Message::Sockets(sockets), descriptors)) => handed_over.add(sockets, descriptors)?,
+                Some((Message::End, _)) => return Ok(Some((Self(channel), handed_over))),
                 Some(_) | None => return Err(io::ErrorKind::UnexpectedEof.into()),
             }
         }
@@ -267,14 +267,14 @@ impl Successor {
     /// told how it went. Where nobody listens to the first one any more by then, it does not begin.
     pub(super) fn start(
         invocation: &Invocation,
-        estate: Estate,
+        handed_over: HandedOver,
         leases: Leases,
         config: PathBuf,
     ) -> io::Result<(Begins, Went)> {
         let ((begin, begins), (done, went)) = (oneshot::channel(), oneshot::channel());
         let invocation = invocation.clone();
         thread::Builder::new().name("upgrade".to_owned()).spawn(move || {
-            let begun = Self::prepare(&invocation, &estate, &leases, &config)
+            let begun = Self::prepare(&invocation, &handed_over, &leases, &config)
                 .and_then(|(channel, pid, admin)| Self::begin(&channel, pid, admin, begin.send(()).is_ok()));
             let _ = done.send(begun);
         })?;
@@ -283,7 +283,7 @@ impl Successor {
 
     fn prepare(
         invocation: &Invocation,
-        estate: &Estate,
+        handed_over: &HandedOver,
         leases: &Leases,
         config: &Path,
     ) -> Result<(Channel, u32, bool), String> {
@@ -317,7 +317,7 @@ impl Successor {
                 return Err(format!("{program} ended before it was ready ({status}): what it said is in the log"));
             }
         };
-        match Self::wait(&channel, estate, until) {
+        match Self::wait(&channel, handed_over, until) {
             Ok(admin) => Ok((channel, pid, admin)),
             Err(why) => {
                 dismiss(&channel, pid);
@@ -327,8 +327,8 @@ impl Successor {
     }
 
     /// Until it is ready: whether it has taken the admin socket; else why it cannot.
-    fn wait(channel: &Channel, estate: &Estate, until: Instant) -> Result<bool, String> {
-        estate.send(channel).map_err(|error| format!("the sockets cannot be handed over: {error}"))?;
+    fn wait(channel: &Channel, handed_over: &HandedOver, until: Instant) -> Result<bool, String> {
+        handed_over.send(channel).map_err(|error| format!("the sockets cannot be handed over: {error}"))?;
         match receive_message(channel, left(until)) {
             Ok(Some((Message::Ready { admin }, _))) => Ok(admin),
             Ok(Some((Message::Failed { why }, _))) => Err(why),

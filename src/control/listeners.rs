@@ -214,7 +214,7 @@ impl Listeners {
         for (commander, share) in commanders.iter().zip(shares).filter(|(_, share)| !share.is_empty()) {
             commander.tell(Command::Adopt(share))?;
         }
-        self.tidy(commanders).map(drop)
+        self.release_removed(commanders).map(drop)
     }
 
     /// Releases listeners whose time has come, and forgets those that every worker has let go of. Answers whether some are
@@ -222,7 +222,7 @@ impl Listeners {
     ///
     /// # Errors
     /// A worker takes no commands.
-    pub(super) fn tidy(&mut self, commanders: &[Commander]) -> Result<bool, WorkerGone> {
+    pub(super) fn release_removed(&mut self, commanders: &[Commander]) -> Result<bool, WorkerGone> {
         let now = Instant::now();
         let mut sockets = Vec::new();
         for leaving in &mut self.leaving {

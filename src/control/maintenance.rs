@@ -26,7 +26,7 @@ type Answer = oneshot::Sender<Outcome>;
 
 /// The state directory in this process's hands. Dropping it leaves it to the next one.
 #[derive(Debug, Default)]
-pub(super) struct Kept {
+pub(super) struct StateStore {
     store: Option<Store>,
     _timeline: Option<timeline::Writer>,
 }
@@ -62,18 +62,18 @@ impl Control {
                 log::warn!("state: {why}: {what}; {remedy}");
             }
         }
-        self.kept = Kept { store: store.ok(), _timeline: timeline.ok() };
-        self.settle(None);
+        self.state_store = StateStore { store: store.ok(), _timeline: timeline.ok() };
+        self.save_and_watch(None);
     }
 
     /// The state directory, where it can be written to.
     pub(super) fn kept_in(&self) -> Option<PathBuf> {
-        self.parts.config.state.clone().filter(|_| self.kept.store.is_some())
+        self.parts.config.state.clone().filter(|_| self.state_store.store.is_some())
     }
 
     /// Leaves the state directory to another process.
     pub(super) fn leave_state(&mut self) {
-        self.kept = Kept::default();
+        self.state_store = StateStore::default();
     }
 
     pub(super) fn drain(&mut self, draining: Draining, by: String, answer: Answer) {
@@ -118,8 +118,8 @@ impl Control {
     fn decided(&mut self, outcome: Outcome, answer: Answer) {
         match outcome {
             Ok(said) => {
-                self.spread(true);
-                let kept = self.kept.store.is_some();
+                self.wake_workers(true);
+                let has_disk = self.state_store.store.is_some();
                 let done = move |written: Result<(), String>| {
                     let said = match written {
                         Ok(()) => said,
@@ -127,10 +127,10 @@ impl Control {
                     };
                     let _ = answer.send(Ok(said));
                 };
-                if kept {
-                    self.settle(Some(Box::new(done)));
+                if has_disk {
+                    self.save_and_watch(Some(Box::new(done)));
                 } else {
-                    self.settle(None);
+                    self.save_and_watch(None);
                     done(Err("there is no state directory that could be written to".to_owned()));
                 }
             }
@@ -140,15 +140,15 @@ impl Control {
 
     /// After anything that may have changed who is held out or watched: has the prober ask them, and the disk keep it.
     /// `done` is told when it is on disk.
-    pub(super) fn settle(&mut self, done: Option<Done>) {
+    pub(super) fn save_and_watch(&mut self, done: Option<Done>) {
         let Parts { fleet, running, .. } = &mut self.parts;
         if fleet.is_to_watch() {
             fleet.watch(&mut self.prober);
         }
-        if let Some(outside) = fleet.outside() {
-            running.orphans.store(Arc::new(outside));
+        if let Some(orphans) = fleet.changed_orphans() {
+            running.orphans.store(Arc::new(orphans));
         }
-        match (fleet.unsaved(), &self.kept.store) {
+        match (fleet.unsaved(), &self.state_store.store) {
             (Some(saved), Some(store)) => store.save(&saved, done),
             (_, _) => done.into_iter().for_each(|done| done(Ok(()))),
         }
@@ -166,8 +166,8 @@ impl Control {
                 spread,
             });
         }
-        self.settle(None);
-        self.spread(published);
+        self.save_and_watch(None);
+        self.wake_workers(published);
     }
 
     /// Notes an event of the whole process.

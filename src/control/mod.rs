@@ -24,10 +24,10 @@ use tokio::time::{Instant, sleep_until};
 
 pub use self::capacity::{Capacity, TooMany};
 pub use self::fleet::Fleet;
-pub use self::handover::{Estate, Invocation, Predecessor};
+pub use self::handover::{HandedOver, Invocation, Predecessor};
 use self::journal::Journal;
 pub use self::listeners::{Inherited, ListenError, Listeners, Prepared};
-use self::maintenance::Kept;
+use self::maintenance::StateStore;
 use self::manager::Watchdog;
 use self::probe::Prober;
 pub use self::reload::open_access_log;
@@ -53,7 +53,7 @@ const NOT_SERVING: &str = "this process takes no clients any more: ask the one t
 /// Who asked, where a signal did: it does not tell who sent it.
 const BY_SIGNAL: &str = "a signal";
 /// How often it is seen whether what a reload removed still has sessions.
-const TIDY: Duration = Duration::from_millis(250);
+const GONE_CHECK: Duration = Duration::from_millis(250);
 
 /// Why the control plane could not begin, or gave up.
 #[derive(Debug, Error)]
@@ -88,15 +88,15 @@ pub trait Administration: std::fmt::Debug {
     fn begin(&mut self);
     /// Answers where the prepared configuration wants it. Those who are being answered still are.
     fn commit(&mut self);
-    /// Its sockets once more, for a successor: an estate without listeners.
+    /// Its sockets once more, for a successor: what is handed over, without listeners.
     ///
     /// # Errors
     /// No descriptor is left.
-    fn duplicate(&self) -> std::io::Result<Estate>;
+    fn duplicate(&self) -> std::io::Result<HandedOver>;
     /// Answers only those who are connected already; `inherited`: a successor answers at its socket.
     fn retire(&mut self, inherited: bool);
     /// Leaves its socket and waits for nobody.
-    fn leave(&mut self);
+    fn close(&mut self);
 }
 
 /// What the control plane works with.
@@ -145,9 +145,9 @@ pub struct Control {
     reader: Option<Reader>,
     upgrading: Option<Upgrading>,
     /// When it is next seen whether what was removed still has sessions.
-    tidy: Option<Instant>,
+    gone_check: Option<Instant>,
     /// The state directory.
-    kept: Kept,
+    state_store: StateStore,
     /// Dropped last: what was ordered is answered before the administration ends.
     parts: Parts,
 }
@@ -172,8 +172,9 @@ impl Control {
         let mut prober = Prober::new();
         parts.fleet.watch(&mut prober);
         let reader = parts.running.file.load().path.clone().map(Reader::new);
-        let kept = Kept::default();
-        let mut control = Self { parts, state: State::Serving, prober, reader, upgrading: None, tidy: None, kept };
+        let state_store = StateStore::default();
+        let mut control =
+            Self { parts, state: State::Serving, prober, reader, upgrading: None, gone_check: None, state_store };
         control.remember(successor);
         control
     }
@@ -225,7 +226,7 @@ impl Control {
         let number = |service: &str| fleet.number(service).unwrap_or(usize::MAX);
         let committed = listeners.commit(prepared, number, commanders);
         running.listening.store(Arc::new(listeners.addresses()));
-        self.tidy = Some(Instant::now() + TIDY);
+        self.gone_check = Some(Instant::now() + GONE_CHECK);
         committed
     }
 
@@ -270,7 +271,7 @@ impl Control {
                         let why = journal::connect_failure(error);
                         let who = (&*service, &*backend, address);
                         let published = self.parts.fleet.failing(who, failures, &why, now());
-                        self.spread(published);
+                        self.wake_workers(published);
                     }
                     event => {
                         if let WorkerEvent::Backup { service, .. } = &event {
@@ -282,15 +283,15 @@ impl Control {
                 outcome = self.prober.next() => {
                     journal.note_probe(&outcome);
                     let published = self.parts.fleet.probed(&outcome, now());
-                    self.spread(published);
-                    self.settle(None);
-                    self.rest();
+                    self.wake_workers(published);
+                    self.save_and_watch(None);
+                    self.end_probes_after_handover();
                 }
                 () = elapsed(due) => self.keep_time(),
                 () = elapsed(journal.due()) => journal.look(),
                 (ask, read) = reload::next(&mut self.reader) => self.reload(ask, read),
                 outcome = upgrade::next(&mut self.upgrading) => self.hand_over(outcome),
-                () = elapsed(self.tidy) => self.tidy(),
+                () = elapsed(self.gone_check) => self.forget_gone(),
                 () = elapsed(feeding) => {
                     if let Some(watchdog) = &mut watchdog {
                         watchdog.look(&self.parts.commanders);
@@ -314,16 +315,16 @@ impl Control {
         }
     }
 
-    fn tidy(&mut self) {
+    fn forget_gone(&mut self) {
         let Parts { listeners, fleet, commanders, .. } = &mut self.parts;
         // A worker that takes no commands is found by other means.
-        let held = listeners.tidy(commanders).unwrap_or(true);
+        let held = listeners.release_removed(commanders).unwrap_or(true);
         fleet.forget_gone(|service| listeners.may_bring(service));
-        self.tidy = (held || fleet.has_leaving()).then(|| Instant::now() + TIDY);
+        self.gone_check = (held || fleet.has_leaving()).then(|| Instant::now() + GONE_CHECK);
     }
 
     /// Has the workers look at a table that was published: clients may wait for it.
-    fn spread(&self, published: bool) {
+    fn wake_workers(&self, published: bool) {
         if published {
             self.parts.commanders.iter().for_each(|commander| commander.waker().wake());
             if self.state == State::Serving {

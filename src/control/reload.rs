@@ -228,8 +228,8 @@ impl Control {
             // Its end is reported, or the watchdog finds it.
             log::error!("the listeners' change did not reach every worker: {error}");
         }
-        self.spread(true);
-        self.settle(None);
+        self.wake_workers(true);
+        self.save_and_watch(None);
         Ok(changes)
     }
 

@@ -13,14 +13,14 @@ const LAST_LINES: Duration = Duration::from_millis(50);
 
 impl Control {
     /// Puts everything away, which waits for disks that may hang: a signal ends the process where it stands from here on.
-    pub fn leave(mut self) {
+    pub fn close(mut self) {
         self.parts.signals.end_at_the_next();
-        self.parts.administration.leave();
+        self.parts.administration.close();
     }
 
     /// Leaves everything as it is, because the process is to end at once: no disk is waited for, and nobody who is being answered.
     pub fn abandon(mut self) {
-        self.parts.administration.leave();
+        self.parts.administration.close();
         if let Some(writer) = self.parts.writer.take() {
             writer.end_within(LAST_LINES);
         }

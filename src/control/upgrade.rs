@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use super::handover::{Begins, Estate, Leases, PATIENCE, Successor, Went};
+use super::handover::{Begins, HandedOver, Leases, PATIENCE, Successor, Went};
 use super::{Control, NOT_SERVING, Parts, State};
 use crate::messages::Command;
 use crate::observe::timeline::Kind;
@@ -83,9 +83,9 @@ impl Control {
 
     fn begin(&self, config: std::path::PathBuf) -> std::io::Result<Coming> {
         let Parts { administration, listeners, invocation, fleet, .. } = &self.parts;
-        let estate = Estate { listeners: listeners.lend(), ..administration.duplicate()? };
+        let handed_over = HandedOver { listeners: listeners.lend(), ..administration.duplicate()? };
         let leases = Leases { saved: fleet.saved(), kept_in: self.kept_in() };
-        let (begins, went) = Successor::start(invocation, estate, leases, config)?;
+        let (begins, went) = Successor::start(invocation, handed_over, leases, config)?;
         Ok(Coming { begins, went, until: Instant::now() + HANGS })
     }
 
@@ -108,7 +108,7 @@ impl Control {
         );
         self.state = State::HandedOver;
         self.tell_all(|| Command::Stop);
-        self.rest();
+        self.end_probes_after_handover();
         // Only then the answer, or who has it would ask this process the next question.
         self.parts.administration.retire(admin);
         if let Some(answer) = answer {
@@ -127,7 +127,7 @@ impl Control {
     }
 
     /// Probes no more once another process serves and nobody here waits for the first ones.
-    pub(super) fn rest(&mut self) {
+    pub(super) fn end_probes_after_handover(&mut self) {
         if self.state == State::HandedOver && !self.parts.fleet.is_starting() {
             self.prober.keep(|_| false);
         }

@@ -212,7 +212,7 @@ impl Tracked {
         watched.show(change.reason.clone());
         self.changed = true;
         let kind = if change.from == change.to { Kind::Disagree } else { Kind::State };
-        self.tell(place, change.from, &change.reason, kind, None);
+        self.announce(place, change.from, &change.reason, kind, None);
     }
 
     /// When [`Tracked::keep_time`] has something to do.
@@ -224,7 +224,7 @@ impl Tracked {
 
     pub(super) fn keep_time(&mut self, now: Instant) {
         if self.look.is_some_and(|look| look <= now) {
-            self.follow();
+            self.announce_service();
         }
         for place in 0..self.backends.len() {
             let watched = &mut self.backends[place];

@@ -3,7 +3,7 @@
 use tokio::net::UnixStream;
 
 /// The user's name, or `uid 1000` where the system has none for it.
-pub(super) fn asks(stream: &UnixStream) -> String {
+pub(super) fn of(stream: &UnixStream) -> String {
     match stream.peer_cred() {
         Ok(credentials) => name(credentials.uid()),
         Err(_) => "somebody".to_owned(),

@@ -13,8 +13,8 @@ const LOOK: Duration = Duration::from_secs(5);
 
 impl Tracked {
     /// Who, from what to what, why, and what is left to serve.
-    pub(super) fn tell(&mut self, place: usize, from: State, reason: &str, kind: Kind, by: Option<&str>) {
-        let label = self.note();
+    pub(super) fn announce(&mut self, place: usize, from: State, reason: &str, kind: Kind, by: Option<&str>) {
+        let label = self.record_state();
         let watched = &self.backends[place];
         let Backend { name, address, .. } = &*watched.backend;
         let role = if watched.role == Role::Backup { "backup" } else { "backend" };
@@ -38,9 +38,9 @@ impl Tracked {
 
     /// Tells the timeline of a state of the service that came without any backend's: sessions are with backups, or are not any
     /// more, or a reload has changed who belongs to it.
-    pub(super) fn follow(&mut self) {
+    pub(super) fn announce_service(&mut self) {
         let before = self.told;
-        let state = self.note();
+        let state = self.record_state();
         if before.is_some_and(|before| before != state) {
             let text = format!(
                 "{state}: {}{}",
@@ -53,7 +53,7 @@ impl Tracked {
     }
 
     /// The service's state in a word, of which the timeline is told now.
-    fn note(&mut self) -> &'static str {
+    fn record_state(&mut self) -> &'static str {
         let ((up, backends), (backups_up, _)) = (self.count(Role::Primary), self.count(Role::Backup));
         let on_backups = self.of(Role::Backup).any(|watched| watched.backend.places.taken() > 0);
         let standing = Standing { backends, up, backups_up, on_backups };

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::outside::Outside;
+use super::orphans::Orphans;
 use super::tracked::{Tracked, Watched};
 use super::{Fleet, instant};
 use crate::control::probe::Id;
@@ -85,11 +85,11 @@ impl Fleet {
     /// None of this name is watched.
     pub(in crate::control) fn forget(&mut self, service: &str, backend: &str, by: &str) -> Result<String, String> {
         let of = |shown: &Orphaned| (&*shown.service, &*shown.backend) == (service, backend);
-        let before = self.outside.0.len();
-        self.outside.0.retain(|orphan| !of(&orphan.shown));
-        if self.outside.0.len() == before {
+        let before = self.orphans.0.len();
+        self.orphans.0.retain(|orphan| !of(&orphan.shown));
+        if self.orphans.0.len() == before {
             let known: Vec<_> =
-                self.outside.0.iter().map(|o| format!("{}/{}", o.shown.service, o.shown.backend)).take(10).collect();
+                self.orphans.0.iter().map(|o| format!("{}/{}", o.shown.service, o.shown.backend)).take(10).collect();
             let known =
                 if known.is_empty() { "there is none".to_owned() } else { format!("there is {}", known.join(", ")) };
             return Err(format!("{service}/{backend} is no removed backend that is watched; {known}"));
@@ -97,7 +97,7 @@ impl Fleet {
         let text = format!("backend {backend} is forgotten: nobody watches it any more");
         log::info!("{service}: {text}");
         self.timeline.record(Event::new(Kind::Forget, text).of(service).with(backend).by(by));
-        (self.outside_changed, self.unsaved, self.rewatch) = (true, true, true);
+        (self.orphans_changed, self.unsaved, self.rewatch) = (true, true, true);
         Ok(format!("{service}/{backend} is not watched any more"))
     }
 
@@ -147,10 +147,10 @@ impl Fleet {
         for orphan in saved.orphans {
             if orphan.until > now && !self.serves_at(orphan.address) {
                 self.next_id += 1;
-                self.outside.restore(self.next_id, orphan);
+                self.orphans.restore(self.next_id, orphan);
             }
         }
-        (self.outside_changed, self.rewatch) = (true, true);
+        (self.orphans_changed, self.rewatch) = (true, true);
         self.publish_changes();
     }
 
@@ -171,13 +171,13 @@ impl Fleet {
         };
         let drains =
             self.services.iter().flat_map(|service| service.backends.iter().filter_map(move |w| of(service, w)));
-        Saved { drains: drains.collect(), orphans: self.outside.saved() }
+        Saved { drains: drains.collect(), orphans: self.orphans.saved() }
     }
 
     /// The removed backends as everybody may see them, where something has changed.
-    pub(in crate::control) fn outside(&mut self) -> Option<Vec<Orphaned>> {
-        let all = || self.outside.0.iter().map(|orphan| orphan.shown.clone()).collect();
-        std::mem::take(&mut self.outside_changed).then(all)
+    pub(in crate::control) fn changed_orphans(&mut self) -> Option<Vec<Orphaned>> {
+        let all = || self.orphans.0.iter().map(|orphan| orphan.shown.clone()).collect();
+        std::mem::take(&mut self.orphans_changed).then(all)
     }
 
     /// Whom the prober asks has changed.
@@ -257,26 +257,26 @@ impl Fleet {
             if self.serves_at(watched.backend.address) {
                 continue;
             }
-            if self.outside.has_room_for(reload) {
-                self.outside.adopt(&service, watched, (reload, generation), &self.timeline);
-                (self.outside_changed, self.unsaved) = (true, true);
+            if self.orphans.has_room_for(reload) {
+                self.orphans.adopt(&service, watched, (reload, generation), &self.timeline);
+                (self.orphans_changed, self.unsaved) = (true, true);
             } else {
                 more += 1;
             }
         }
         if more > 0 {
-            log::warn!("{more} more removed backends are not watched: there is room for {}", Outside::MOST);
+            log::warn!("{more} more removed backends are not watched: there is room for {}", Orphans::MOST);
         }
         let back: Vec<_> = self
-            .outside
+            .orphans
             .0
             .iter()
             .map(|orphan| orphan.shown.address)
             .filter(|address| self.serves_at(*address))
             .collect();
         if !back.is_empty() {
-            self.outside.0.retain(|orphan| !back.contains(&orphan.shown.address));
-            (self.outside_changed, self.unsaved) = (true, true);
+            self.orphans.0.retain(|orphan| !back.contains(&orphan.shown.address));
+            (self.orphans_changed, self.unsaved) = (true, true);
         }
     }
 
@@ -315,7 +315,7 @@ impl Tracked {
         watched.ramp = None;
         watched.show(reason.clone());
         self.changed = true;
-        self.tell(place, from, &reason, kind, by);
+        self.announce(place, from, &reason, kind, by);
     }
 
     /// Lets a backend serve again, once it is probed: `id` is the prober's name for it from now on.
@@ -329,7 +329,7 @@ impl Tracked {
         watched.backend.succeeded();
         watched.show(reason.to_owned());
         self.changed = true;
-        self.tell(place, State::Drained, reason, kind, by);
+        self.announce(place, State::Drained, reason, kind, by);
     }
 
     /// Says once that half of a drain's time is over.

@@ -29,7 +29,7 @@ pub struct Sockets {
 
 /// See the module.
 #[derive(Debug)]
-pub struct Doors {
+pub struct Endpoints {
     view: Arc<View>,
     requests: AdminRequests,
     open: Open,
@@ -45,8 +45,8 @@ struct Open {
     sockets: Sockets,
 }
 
-impl Doors {
-    /// Binds the interface, or takes sockets over that are at its place; it does not answer before [`Doors::begin`].
+impl Endpoints {
+    /// Binds the interface, or takes sockets over that are at its place; it does not answer before [`Endpoints::begin`].
     ///
     /// # Errors
     /// An address that cannot be had.
@@ -65,7 +65,7 @@ impl Doors {
         self.open.serving.begin();
     }
 
-    /// Binds what a new place needs. Nothing changes until [`Doors::commit`].
+    /// Binds what a new place needs. Nothing changes until [`Endpoints::commit`].
     ///
     /// # Errors
     /// An address that cannot be had.
@@ -104,8 +104,8 @@ impl Doors {
     }
 
     /// Removes the socket and accepts nobody any more; waits for nobody.
-    pub fn leave(&mut self) {
-        self.open.serving.leave();
+    pub fn close(&mut self) {
+        self.open.serving.close();
     }
 }
 

@@ -1,4 +1,4 @@
-//! Backends that a reload removed. They go on being watched for a while, so that a healthy server is not forgotten outside.
+//! Backends that a reload removed. They go on being watched for a while, so that a healthy server is not forgotten.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use crate::observe::timeline::{Event, Kind, Timeline};
 
 /// How long a removed backend is watched.
 const WATCHED: SignedDuration = SignedDuration::from_hours(7 * 24);
-/// One line in so long says that it is healthy and outside.
+/// One line in so long says that it is healthy and no longer a backend.
 const LINE: Duration = Duration::from_secs(24 * 3600);
 
 /// See the module.
@@ -27,15 +27,15 @@ pub(super) struct Orphan {
     pub(super) target: Target,
     pub(super) shown: Orphaned,
     health: Health,
-    /// When it is next said that it is outside.
+    /// When it is next said that it is healthy and not in the configuration.
     line: Instant,
 }
 
 /// All of them.
 #[derive(Debug, Default)]
-pub(super) struct Outside(pub(super) Vec<Orphan>);
+pub(super) struct Orphans(pub(super) Vec<Orphan>);
 
-impl Outside {
+impl Orphans {
     /// Orphans watched at once; one of an earlier reload gives way.
     pub(super) const MOST: usize = 64;
 
@@ -119,13 +119,13 @@ impl Outside {
         true
     }
 
-    /// When [`Outside::keep_time`] has something to do.
+    /// When [`Orphans::keep_time`] has something to do.
     pub(super) fn due(&self) -> Option<Instant> {
         let until = |orphan: &Orphan| super::instant(orphan.shown.until);
         self.0.iter().map(|orphan| orphan.line.min(until(orphan))).min()
     }
 
-    /// Says of the healthy ones that they are outside, and lets those go whose time is over. Answers whether any went.
+    /// Says of the healthy ones that they are not in the configuration, and lets those go whose time is over. Answers whether any went.
     pub(super) fn keep_time(&mut self, now: Instant) -> bool {
         for orphan in self.0.iter_mut().filter(|orphan| orphan.line <= now) {
             orphan.line = now + LINE;
@@ -188,28 +188,28 @@ mod tests {
 
     #[test]
     fn there_are_never_too_many_and_the_first_one_gives_way() {
-        let mut outside = Outside::default();
+        let mut orphans = Orphans::default();
         let before = Timestamp::now();
         let saved = |port| SavedOrphan { removed: before, ..saved(port, Timestamp::MAX) };
-        (1..=70).for_each(|port| outside.restore(port.into(), saved(port)));
-        let ports: Vec<_> = outside.0.iter().map(|orphan| orphan.shown.address.port()).collect();
+        (1..=70).for_each(|port| orphans.restore(port.into(), saved(port)));
+        let ports: Vec<_> = orphans.0.iter().map(|orphan| orphan.shown.address.port()).collect();
         assert_eq!(ports, (7..=70).collect::<Vec<_>>());
-        assert!(!outside.has_room_for(before), "those of one reload do not displace each other");
-        assert!(outside.has_room_for(before + Duration::from_secs(1)));
+        assert!(!orphans.has_room_for(before), "those of one reload do not displace each other");
+        assert!(orphans.has_room_for(before + Duration::from_secs(1)));
     }
 
     #[test]
     fn a_line_is_due_each_day_and_the_end_comes_with_its_time() {
-        let mut outside = Outside::default();
-        outside.restore(1, saved(1, Timestamp::MAX));
-        outside.restore(2, saved(2, Timestamp::now()));
+        let mut orphans = Orphans::default();
+        orphans.restore(1, saved(1, Timestamp::MAX));
+        orphans.restore(2, saved(2, Timestamp::now()));
         let now = Instant::now();
-        assert!(outside.due().is_some_and(|due| due <= now + Duration::from_secs(1)));
-        assert!(outside.keep_time(now));
-        assert_eq!(outside.0.len(), 1);
+        assert!(orphans.due().is_some_and(|due| due <= now + Duration::from_secs(1)));
+        assert!(orphans.keep_time(now));
+        assert_eq!(orphans.0.len(), 1);
         let day = now + LINE + Duration::from_secs(1);
-        assert!(outside.0[0].line <= day);
-        assert!(!outside.keep_time(day));
-        assert_eq!(outside.0[0].line, day + LINE);
+        assert!(orphans.0[0].line <= day);
+        assert!(!orphans.keep_time(day));
+        assert_eq!(orphans.0[0].line, day + LINE);
     }
 }
