@@ -8,13 +8,13 @@ mod drain;
 mod drill;
 mod log;
 mod man;
+mod monitoring_check;
 mod reload;
 mod run;
 mod status;
 mod timeline;
 mod top;
 mod upgrade;
-mod verdict;
 mod whatif;
 
 use std::convert::Infallible;

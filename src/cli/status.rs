@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::client::Target;
-use super::{count, print, say, scaled, verdict};
+use super::{count, monitoring_check, print, say, scaled};
 use crate::admin::status::{BackendStatus, Leaving, Orphan, ReloadStatus, ServiceStatus, Status};
 use crate::duration;
 
@@ -44,8 +44,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 
 fn check(target: &Target, service: &str) -> anyhow::Result<ExitCode> {
     let (code, line) = match target.status() {
-        Ok(status) => verdict::verdict(&status, service),
-        Err(error) => (verdict::UNKNOWN, verdict::line(service, "UNKNOWN", &format!("{error:#}"))),
+        Ok(status) => monitoring_check::check(&status, service),
+        Err(error) => (monitoring_check::UNKNOWN, monitoring_check::line(service, "UNKNOWN", &format!("{error:#}"))),
     };
     say(&line);
     Ok(code.into())
@@ -312,17 +312,17 @@ web: ok, 12 sessions open, 1044 in all, 0 refused
         };
         let backup = backend(|backend| backend.role = "backup".into());
         let mut status = status(vec![("web-01", backend(|_| {})), ("web-02", backend(|_| {}))]);
-        assert_eq!(verdict::verdict(&status, "web"), (0, "web OK - 2 of 2 backends up".into()));
+        assert_eq!(monitoring_check::check(&status, "web"), (0, "web OK - 2 of 2 backends up".into()));
         status.services["web"].state = "degraded".into();
         status.services["web"].backends = [("web-01".into(), down()), ("web-03".into(), backup)].into_iter().collect();
         let expected = "web DEGRADED - 0 of 1 backends up, 1 of 1 backups up; backups have sessions; web-01 down: connect refused / ";
-        assert_eq!(verdict::verdict(&status, "web"), (1, expected.into()));
+        assert_eq!(monitoring_check::check(&status, "web"), (1, expected.into()));
         let page = page(&status, Timestamp::now(), true);
         assert!(page.contains("web-03 (backup)") && page.contains("\x1b[31mdown "), "{page}");
         assert!(page.contains("    connect refused |\n  web-03"), "{page}");
         status.services["web"].state = "down".into();
-        assert_eq!(verdict::verdict(&status, "web").0, 2);
-        assert_eq!(verdict::verdict(&status, "wev").0, 3);
+        assert_eq!(monitoring_check::check(&status, "web").0, 2);
+        assert_eq!(monitoring_check::check(&status, "wev").0, 3);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `balancer timeline`: what happened and when, from the running balancer or, where none runs, from its file.
 
-mod story;
+mod render;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -54,11 +54,11 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         text.push('\n');
         text
     } else if arguments.markdown {
-        story::page(&events, since, now)
+        render::page(&events, since, now)
     } else if events.is_empty() {
         format!("nothing has happened in the last {}\n", duration::format(arguments.since))
     } else {
-        events.iter().map(|event| story::line(event) + "\n").collect()
+        events.iter().map(|event| render::line(event) + "\n").collect()
     };
     super::print(text.as_bytes())?;
     Ok(ExitCode::SUCCESS)

@@ -100,7 +100,7 @@ impl Fleet {
         for tracked in gone {
             removed.extend(tracked.backends.into_iter().map(|watched| (Arc::clone(&tracked.state.name), watched)));
         }
-        self.look_after(removed, before.generation + 1);
+        self.adopt_orphans(removed, before.generation + 1);
         self.number_all();
         self.rewatch = true;
         self.publish(before.generation + 1);
@@ -208,17 +208,17 @@ impl Fleet {
         self.services.iter().flat_map(|service| &service.backends).any(|w| w.state() == State::Starting)
     }
 
-    /// When [`Fleet::keep_time`] has something to do.
+    /// When [`Fleet::on_timer`] has something to do.
     pub(super) fn due(&self) -> Option<Instant> {
         let services = self.services.iter().filter_map(Tracked::due);
         services.chain(self.drains_due()).chain(self.orphans.due()).min()
     }
 
     /// Does what is due: backends without a probe are tried again, slow starts go on. Answers whether a table was published.
-    pub(super) fn keep_time(&mut self, now: Instant) -> bool {
-        self.services.iter_mut().for_each(|service| service.keep_time(now));
+    pub(super) fn on_timer(&mut self, now: Instant) -> bool {
+        self.services.iter_mut().for_each(|service| service.on_timer(now));
         self.end_drains(now);
-        if self.orphans.keep_time(now) {
+        if self.orphans.on_timer(now) {
             (self.orphans_changed, self.unsaved, self.rewatch) = (true, true, true);
         }
         self.publish_changes()
@@ -271,7 +271,7 @@ impl Fleet {
         });
         let table = Table::new(generation, before.edition + 1, services.collect(), self.leaving.clone());
         self.table.store(Arc::new(table));
-        self.services.iter_mut().flat_map(|service| &mut service.backends).for_each(Watched::reveal);
+        self.services.iter_mut().flat_map(|service| &mut service.backends).for_each(Watched::show_state);
     }
 }
 
@@ -358,7 +358,7 @@ mod tests {
     fn a_new_service_is_built_once() {
         let mut fleet = Fleet::new(&config("a: 127.0.0.1:1"), 2, Arc::default());
         let edition = fleet.table.load().edition;
-        assert!(!fleet.keep_time(Instant::now()), "nothing has changed since");
+        assert!(!fleet.on_timer(Instant::now()), "nothing has changed since");
         assert_eq!(fleet.table.load().edition, edition);
     }
 }

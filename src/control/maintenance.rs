@@ -33,7 +33,7 @@ pub(super) struct StateStore {
 
 impl Control {
     /// Opens the state directory and goes on with what is kept there. `successor`: another process has it, and will leave it.
-    pub(super) fn remember(&mut self, successor: bool) {
+    pub(super) fn open_state(&mut self, successor: bool) {
         let Parts { config, timeline, fleet, .. } = &mut self.parts;
         let left = if successor { handover::leases() } else { None };
         let Some(directory) = &config.state else {
@@ -155,8 +155,8 @@ impl Control {
     }
 
     /// Does what the clock asks for.
-    pub(super) fn keep_time(&mut self) {
-        let published = self.parts.fleet.keep_time(now());
+    pub(super) fn on_timer(&mut self) {
+        let published = self.parts.fleet.on_timer(now());
         for (service, backend, spread) in self.parts.fleet.close_due() {
             let (name, address) = (&backend.name, backend.address);
             self.tell_all(|| Command::Leave {

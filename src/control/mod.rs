@@ -175,7 +175,7 @@ impl Control {
         let state_store = StateStore::default();
         let mut control =
             Self { parts, state: State::Serving, prober, reader, upgrading: None, gone_check: None, state_store };
-        control.remember(successor);
+        control.open_state(successor);
         control
     }
 
@@ -287,7 +287,7 @@ impl Control {
                     self.save_and_watch(None);
                     self.end_probes_after_handover();
                 }
-                () = elapsed(due) => self.keep_time(),
+                () = elapsed(due) => self.on_timer(),
                 () = elapsed(journal.due()) => journal.look(),
                 (ask, read) = reload::next(&mut self.reader) => self.reload(ask, read),
                 outcome = upgrade::next(&mut self.upgrading) => self.hand_over(outcome),

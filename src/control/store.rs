@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::probe::Target;
 use crate::config;
 use crate::observe::condition::Drain;
-use crate::observe::writing::{PATIENCE, Writing};
+use crate::observe::writer_thread::{PATIENCE, WriterThread};
 
 /// The file's name in the state directory.
 const NAME: &str = "leases.json";
@@ -160,7 +160,7 @@ type Newest = Mutex<Option<Vec<u8>>>;
 pub(super) struct Store {
     newest: Arc<Newest>,
     jobs: Option<SyncSender<Option<Done>>>,
-    thread: Writing,
+    thread: WriterThread,
     stop: Arc<AtomicBool>,
 }
 
@@ -181,7 +181,7 @@ impl Store {
             let (directory, newest, stop) = (directory.clone(), Arc::clone(&newest), Arc::clone(&stop));
             move || work(&lock, &directory, &newest, &received, &stop)
         };
-        let thread = Writing::start("leases", body).map_err(failed)?;
+        let thread = WriterThread::start("leases", body).map_err(failed)?;
         Ok(Self { newest, jobs: Some(jobs), thread, stop })
     }
 

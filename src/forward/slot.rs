@@ -278,7 +278,7 @@ impl Slot {
     }
 
     /// Some time has passed: a client that says nothing does not keep the backend waiting.
-    pub(super) fn time_passes(&mut self) {
+    pub(super) fn on_timer(&mut self) {
         if self.owes_acknowledgement {
             self.acknowledge();
             if self.silent && self.connect_micros.is_some() {

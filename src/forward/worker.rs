@@ -205,7 +205,7 @@ impl Worker {
 
     fn keep_deadlines(&mut self) {
         while let Some(number) = self.deadlines.pop(self.io.now) {
-            self.sessions.get_mut(number as usize).into_iter().for_each(Slot::time_passes);
+            self.sessions.get_mut(number as usize).into_iter().for_each(Slot::on_timer);
             self.drive(number, Event::Deadline);
         }
         if self.io.now >= self.io.pipes.due() {

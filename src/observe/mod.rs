@@ -25,4 +25,4 @@ pub mod counters;
 pub mod redundancy;
 pub mod running;
 pub mod timeline;
-pub(crate) mod writing;
+pub(crate) mod writer_thread;

@@ -7,7 +7,7 @@ use io_uring::{IoUring, Probe, opcode};
 use thiserror::Error;
 
 use super::buffers::Buffers;
-use super::entrance::Entrance;
+use super::enter::Enter;
 use super::{receive, ring};
 
 /// The environment variable that switches features off: names separated by commas, or `all`.
@@ -141,8 +141,8 @@ impl Features {
             multishot_receive: buffer_ring && allowed.buffer_ring && receive::knows_multishot(&mut plain),
             poll_first: linux_5_19,
             ring_close: plain.params().is_feature_skip_cqe_on_success(),
-            registered_ring: Entrance::registers(&plain),
-            no_iowait: Entrance::waits_idle(&plain),
+            registered_ring: Enter::registers(&plain),
+            no_iowait: Enter::waits_idle(&plain),
             // No bit tells of it; the next operation that is newer came with 6.7.
             incoming_cpu: probe.is_supported(opcode::FutexWait::CODE),
             big_pipes: true,

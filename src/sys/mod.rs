@@ -3,7 +3,7 @@
 
 pub mod buffers;
 pub mod channel;
-mod entrance;
+mod enter;
 pub mod features;
 pub mod pipe;
 pub mod process;

@@ -16,7 +16,7 @@ use socket2::SockAddr;
 
 use super::Errno;
 use super::buffers::{Buffer, Buffers};
-use super::entrance::Entrance;
+use super::enter::Enter;
 use super::features::Features;
 use super::receive;
 
@@ -106,7 +106,7 @@ pub struct Ring {
     next_address: usize,
     /// Never freed before the process ends: the kernel may still read from it while it takes the ring down.
     parked: ManuallyDrop<Slab<Parked>>,
-    entrance: Entrance,
+    enter: Enter,
     /// Completions fetched early, to make room for submissions.
     spilled: Vec<Completion>,
     /// What made the ring unusable; the next wait tells.
@@ -158,7 +158,7 @@ impl Ring {
         }
         let ring = builder.build(SUBMISSIONS).map_err(Refused::new)?;
         let buffers = Buffers::new(&ring, features.buffer_ring).map_err(Refused::new)?;
-        let entrance = Entrance::new(&ring, features).map_err(Refused::new)?;
+        let enter = Enter::new(&ring, features).map_err(Refused::new)?;
         confine(&ring).map_err(Refused::new)?;
         let nowhere = SockAddr::from(SocketAddr::from(([0, 0, 0, 0], 0)));
         Ok(Self {
@@ -168,7 +168,7 @@ impl Ring {
             addresses: vec![nowhere; SUBMISSIONS as usize].into(),
             next_address: 0,
             parked: ManuallyDrop::new(Slab::new()),
-            entrance,
+            enter,
             spilled: Vec::new(),
             failure: None,
         })
@@ -181,7 +181,7 @@ impl Ring {
     pub fn wait(&mut self, timeout: Option<Duration>, into: &mut Vec<Completion>) -> io::Result<()> {
         let timeout = if self.spilled.is_empty() { timeout } else { Some(Duration::ZERO) };
         let pushed = self.ring.submission().len() as u32;
-        let outcome = self.entrance.enter(pushed, timeout);
+        let outcome = self.enter.enter(pushed, timeout);
         match self.failure.take().map_or(outcome, Err) {
             Err(error) if error.raw_os_error() != Some(libc::ETIME) && !passes(&error) => return Err(error),
             _ => {}

@@ -5,7 +5,7 @@ use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::Span;
 
-use super::words;
+use super::format;
 
 /// What the terminal can show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,7 +108,7 @@ impl Canvas<'_> {
         }
         for cell in &mut self.buffer.content {
             if !cell.symbol().is_ascii() {
-                cell.set_symbol(words::ascii(cell.symbol()));
+                cell.set_symbol(format::ascii(cell.symbol()));
             }
         }
     }

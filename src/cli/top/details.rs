@@ -5,10 +5,10 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 
 use super::canvas::Canvas;
+use super::format::{bytes, clock, millis, number, spark, until};
 use super::model::{Model, Samples};
 use super::rows::Row;
 use super::table::serving;
-use super::words::{bytes, clock, millis, number, spark, until};
 use crate::admin::status::{BackendStatus, Leaving, Orphan, RedundancyStatus, ServiceStatus};
 use crate::cli::count;
 use crate::cli::status::{since, span};

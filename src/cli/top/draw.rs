@@ -7,10 +7,10 @@ use ratatui::layout::{Position, Rect};
 use ratatui::style::{Modifier, Style};
 
 use super::canvas::{Canvas, Look};
+use super::format::{byte_rate, passed, rate};
 use super::rows::Row;
 use super::screen::{Mode, Screen};
 use super::table::Columns;
-use super::words::{byte_rate, passed, rate};
 use super::{details, dialog, events};
 use crate::admin::status::Status;
 use crate::cli::count;

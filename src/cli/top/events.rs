@@ -4,9 +4,9 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 
 use super::canvas::{Canvas, wrapped};
+use super::format::clock;
 use super::model::Model;
 use super::poll::Event;
-use super::words::clock;
 
 /// Lines that all of them need, the rule above included; none where nothing is known.
 pub(super) fn lines(model: &Model, width: u16) -> u16 {

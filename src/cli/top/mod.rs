@@ -7,6 +7,7 @@ mod dialog;
 mod draw;
 mod events;
 mod form;
+mod format;
 mod live;
 mod model;
 mod poll;
@@ -16,7 +17,6 @@ mod table;
 mod terminal;
 #[cfg(test)]
 mod tests;
-mod words;
 
 use std::env;
 use std::io::{self, IsTerminal as _};

@@ -5,9 +5,9 @@ use ratatui::layout::Rect;
 use ratatui::style::{Modifier, Style};
 
 use super::canvas::Canvas;
+use super::format::{byte_rate, millis, number, rate, spark, until};
 use super::model::{History, Model, Rates, Samples};
 use super::rows::Row;
-use super::words::{byte_rate, millis, number, rate, spark, until};
 use crate::admin::status::{BackendStatus, Leaving, Orphan, RedundancyStatus, ServiceStatus};
 use crate::cli::status::since;
 

@@ -246,7 +246,7 @@ impl Fleet {
     }
 
     /// Watches removed backends on, unless another one of the configuration stands at their address; and no longer those that are back.
-    pub(super) fn look_after(&mut self, removed: Vec<(Arc<str>, Watched)>, generation: u64) {
+    pub(super) fn adopt_orphans(&mut self, removed: Vec<(Arc<str>, Watched)>, generation: u64) {
         let (reload, mut more) = (Timestamp::now(), 0);
         for (service, watched) in removed {
             if let Some(drain) = &watched.drain {

@@ -119,14 +119,14 @@ impl Orphans {
         true
     }
 
-    /// When [`Orphans::keep_time`] has something to do.
+    /// When [`Orphans::on_timer`] has something to do.
     pub(super) fn due(&self) -> Option<Instant> {
         let until = |orphan: &Orphan| super::instant(orphan.shown.until);
         self.0.iter().map(|orphan| orphan.line.min(until(orphan))).min()
     }
 
     /// Says of the healthy ones that they are not in the configuration, and lets those go whose time is over. Answers whether any went.
-    pub(super) fn keep_time(&mut self, now: Instant) -> bool {
+    pub(super) fn on_timer(&mut self, now: Instant) -> bool {
         for orphan in self.0.iter_mut().filter(|orphan| orphan.line <= now) {
             orphan.line = now + LINE;
             if orphan.shown.condition.state == State::Up {
@@ -205,11 +205,11 @@ mod tests {
         orphans.restore(2, saved(2, Timestamp::now()));
         let now = Instant::now();
         assert!(orphans.due().is_some_and(|due| due <= now + Duration::from_secs(1)));
-        assert!(orphans.keep_time(now));
+        assert!(orphans.on_timer(now));
         assert_eq!(orphans.0.len(), 1);
         let day = now + LINE + Duration::from_secs(1);
         assert!(orphans.0[0].line <= day);
-        assert!(!orphans.keep_time(day));
+        assert!(!orphans.on_timer(day));
         assert_eq!(orphans.0[0].line, day + LINE);
     }
 }

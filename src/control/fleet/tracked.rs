@@ -215,14 +215,14 @@ impl Tracked {
         self.announce(place, change.from, &change.reason, kind, None);
     }
 
-    /// When [`Tracked::keep_time`] has something to do.
+    /// When [`Tracked::on_timer`] has something to do.
     pub(super) fn due(&self) -> Option<Instant> {
         let step = |&(since, done): &(Instant, u16)| since + self.slow_start * u32::from(done + 1) / u32::from(STEPS);
         let of = |watched: &Watched| watched.ramp.iter().map(step).chain(watched.health.deadline()).min();
         self.backends.iter().filter_map(of).chain(self.look).min()
     }
 
-    pub(super) fn keep_time(&mut self, now: Instant) {
+    pub(super) fn on_timer(&mut self, now: Instant) {
         if self.look.is_some_and(|look| look <= now) {
             self.announce_service();
         }
@@ -317,7 +317,7 @@ impl Watched {
     }
 
     /// The table that has what is to be seen is published.
-    pub(super) fn reveal(&mut self) {
+    pub(super) fn show_state(&mut self) {
         if let Some(condition) = self.unseen.take() {
             self.backend.condition.store(Arc::new(condition));
         }

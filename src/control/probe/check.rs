@@ -76,11 +76,11 @@ impl Verdict {
 
 /// A connection whose result is known, and that is still to be closed without a reset.
 #[derive(Debug)]
-pub(super) struct Goodbye {
+pub(super) struct Lingering {
     stream: TcpStream,
 }
 
-impl Goodbye {
+impl Lingering {
     /// Reads on to the end of the stream, for a short time. Closing a socket with unread bytes, or before a banner
     /// arrives, would send a reset (RFC 2525, 2.17), which many servers log.
     pub(super) async fn say(self) {
@@ -98,7 +98,7 @@ impl Goodbye {
 }
 
 /// Makes one attempt. Dropping it closes its socket.
-pub(super) async fn run(target: &Target) -> (Verdict, Option<Goodbye>) {
+pub(super) async fn run(target: &Target) -> (Verdict, Option<Lingering>) {
     let deadline = Instant::now() + target.timeout;
     let stream = match timeout_at(deadline, connect(target.address)).await {
         Ok(Ok(stream)) => stream,
@@ -122,7 +122,7 @@ pub(super) async fn run(target: &Target) -> (Verdict, Option<Goodbye>) {
         // It fails where the other side has reset meanwhile: then there is nothing to close.
         let _ = shutdown(&stream, Shutdown::Write);
     }
-    (verdict, Some(Goodbye { stream }))
+    (verdict, Some(Lingering { stream }))
 }
 
 impl Verdict {

@@ -26,7 +26,7 @@ use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::sleep_until;
 
 pub use self::check::{Check, Target};
-use self::check::{Goodbye, Verdict};
+use self::check::{Lingering, Verdict};
 use crate::observe::counters::Probed;
 use crate::table::splitmix64;
 
@@ -53,7 +53,7 @@ pub struct Prober {
     /// Who waits for what moment; exactly those of `watched` that have no attempt under way.
     due: BTreeSet<(Instant, Id)>,
     jobs: JoinSet<Ended>,
-    dice: Dice,
+    jitter: Jitter,
     attempts: u64,
     at_once: usize,
 }
@@ -77,7 +77,7 @@ enum Stage {
 enum Ended {
     Attempt(Attempt),
     /// A connection was closed in order, after its result.
-    Goodbye,
+    Lingering,
 }
 
 #[derive(Debug)]
@@ -86,7 +86,7 @@ struct Attempt {
     id: Id,
     verdict: Verdict,
     took: Duration,
-    goodbye: Option<Goodbye>,
+    lingering: Option<Lingering>,
 }
 
 impl Default for Prober {
@@ -101,12 +101,12 @@ impl Prober {
 
     /// A prober that watches nobody yet.
     pub fn new() -> Self {
-        let dice = Dice(RandomState::new().hash_one(0));
+        let jitter = Jitter(RandomState::new().hash_one(0));
         Self {
             watched: HashMap::new(),
             due: BTreeSet::new(),
             jobs: JoinSet::new(),
-            dice,
+            jitter,
             attempts: 0,
             at_once: Self::AT_ONCE,
         }
@@ -178,8 +178,8 @@ impl Prober {
         let (number, target) = (self.attempts, Arc::clone(&watched.target));
         let task = self.jobs.spawn(async move {
             let started = Instant::now();
-            let (verdict, goodbye) = check::run(&target).await;
-            Ended::Attempt(Attempt { number, id, verdict, took: started.elapsed(), goodbye })
+            let (verdict, lingering) = check::run(&target).await;
+            Ended::Attempt(Attempt { number, id, verdict, took: started.elapsed(), lingering })
         });
         watched.stage = Stage::Asking { attempt: number, started: now, task };
     }
@@ -187,16 +187,16 @@ impl Prober {
     fn end(&mut self, ended: Result<Ended, JoinError>) -> Option<Outcome> {
         let attempt = match ended {
             Ok(Ended::Attempt(attempt)) => attempt,
-            Ok(Ended::Goodbye) => return None,
+            Ok(Ended::Lingering) => return None,
             Err(error) => self.broken(&error)?,
         };
-        let Attempt { number, id, verdict, took, goodbye } = attempt;
-        if let Some(goodbye) = goodbye
+        let Attempt { number, id, verdict, took, lingering } = attempt;
+        if let Some(lingering) = lingering
             && self.jobs.len() < self.at_once
         {
             self.jobs.spawn(async move {
-                goodbye.say().await;
-                Ended::Goodbye
+                lingering.say().await;
+                Ended::Lingering
             });
         }
         let watched = self.watched.get_mut(&id)?;
@@ -206,7 +206,7 @@ impl Prober {
             return None;
         }
         let interval = watched.target.interval;
-        let pause = if watched.spread { self.dice.about(interval) } else { self.dice.part_of(interval) };
+        let pause = if watched.spread { self.jitter.about(interval) } else { self.jitter.part_of(interval) };
         let at = (started + pause).max(Instant::now());
         watched.spread = true;
         watched.stage = Stage::Waiting(at);
@@ -224,15 +224,15 @@ impl Prober {
             _ => None,
         })?;
         let verdict = Verdict { result: Probed::LocalFault, detail: format!("the probe broke off: {error}") };
-        Some(Attempt { number, id, verdict, took: Duration::ZERO, goodbye: None })
+        Some(Attempt { number, id, verdict, took: Duration::ZERO, lingering: None })
     }
 }
 
 /// Numbers without a pattern that matters, to spread probes in time.
 #[derive(Debug)]
-struct Dice(u64);
+struct Jitter(u64);
 
-impl Dice {
+impl Jitter {
     /// Evenly from 0 up to 1.
     fn roll(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(1);

@@ -30,7 +30,7 @@ use arc_swap::ArcSwapOption;
 use thiserror::Error;
 
 pub use self::record::{End, Record};
-use super::writing::{PATIENCE, Writing};
+use super::writer_thread::{PATIENCE, WriterThread};
 
 /// Records that may wait for the writer; about 1.5 MB.
 const QUEUE: usize = 16 << 10;
@@ -150,7 +150,7 @@ pub struct Handle {
 #[derive(Debug)]
 pub struct Writer {
     handle: Handle,
-    thread: Writing,
+    thread: WriterThread,
     /// How long its end is waited for.
     patience: Duration,
 }
@@ -185,7 +185,7 @@ fn open_with(target: Target, file: File, room: usize) -> Result<(Handle, Writer)
     let handle = Handle { queue, shared: Arc::clone(&shared) };
     let name = target.to_string();
     let body = move || writer::run(target, file, &records, &shared);
-    let thread = Writing::start("access-log", body).map_err(|error| OpenError {
+    let thread = WriterThread::start("access-log", body).map_err(|error| OpenError {
         target: name,
         error,
         hint: "; the limit of threads may be too low",

@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use super::file::Ring;
 use super::{Event, Timeline};
-use crate::observe::writing::{PATIENCE, Writing};
+use crate::observe::writer_thread::{PATIENCE, WriterThread};
 
 /// How often it is tried whether another process has left the file.
 const RETRY: Duration = Duration::from_millis(20);
@@ -48,7 +48,7 @@ impl Unrecorded {
 #[derive(Debug)]
 pub struct Writer {
     timeline: Arc<Timeline>,
-    thread: Writing,
+    thread: WriterThread,
     stop: Arc<AtomicBool>,
 }
 
@@ -77,7 +77,7 @@ impl Writer {
                 write(&mut ring, &events, &directory);
             }
         };
-        let thread = Writing::start("timeline", body).map_err(failed)?;
+        let thread = WriterThread::start("timeline", body).map_err(failed)?;
         Ok(Self { timeline, thread, stop })
     }
 }

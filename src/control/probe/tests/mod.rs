@@ -9,7 +9,7 @@ use std::sync::{Arc, Barrier, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::{Check, Dice, Outcome, Prober, Target};
+use super::{Check, Jitter, Outcome, Prober, Target};
 use crate::observe::counters::Probed;
 
 /// Longer than anything here takes on a machine that is busy with something else.
@@ -262,11 +262,11 @@ fn it_works_on_the_runtime_of_the_control_plane() {
 
 #[test]
 fn phases_spread_over_the_interval_and_intervals_by_a_tenth() {
-    let (mut dice, second) = (Dice(1), Duration::from_secs(1));
+    let (mut jitter, second) = (Jitter(1), Duration::from_secs(1));
     let mut tenths = [0; 10];
     for _ in 0..10_000 {
-        tenths[dice.part_of(second).as_millis() as usize / 100] += 1;
-        let about = dice.about(second).as_millis();
+        tenths[jitter.part_of(second).as_millis() as usize / 100] += 1;
+        let about = jitter.about(second).as_millis();
         assert!((900..=1100).contains(&about), "{about}");
     }
     // Five standard deviations of a binomial distribution with p = 0.1.

@@ -10,9 +10,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Writing(Receiver<()>);
+pub(crate) struct WriterThread(Receiver<()>);
 
-impl Writing {
+impl WriterThread {
     /// Starts it.
     ///
     /// # Errors
@@ -46,14 +46,14 @@ mod tests {
     #[test]
     fn the_end_is_waited_for_and_a_disk_that_hangs_is_not() {
         let (go, wait) = channel::<()>();
-        let hangs = Writing::start("hangs", move || _ = wait.recv()).unwrap();
+        let hangs = WriterThread::start("hangs", move || _ = wait.recv()).unwrap();
         let start = Instant::now();
         hangs.end("a line", PATIENCE);
         assert!((PATIENCE..PATIENCE * 3).contains(&start.elapsed()), "{:?}", start.elapsed());
         drop(go);
         let start = Instant::now();
         hangs.end("a line", PATIENCE);
-        Writing::start("panics", || panic!("a bug")).unwrap().end("a line", PATIENCE);
+        WriterThread::start("panics", || panic!("a bug")).unwrap().end("a line", PATIENCE);
         assert!(start.elapsed() < PATIENCE);
     }
 }

@@ -9,7 +9,7 @@ const NAMED: usize = 3;
 pub(super) const UNKNOWN: u8 = 3;
 
 /// The exit code and the line for one service.
-pub(super) fn verdict(status: &Status, name: &str) -> (u8, String) {
+pub(super) fn check(status: &Status, name: &str) -> (u8, String) {
     let Some(service) = status.services.get(name) else {
         let names: Vec<&str> = status.services.keys().map(String::as_str).take(NAMED).collect();
         return (UNKNOWN, line(name, "UNKNOWN", &format!("no such service; there is {}", names.join(", "))));

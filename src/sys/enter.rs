@@ -37,24 +37,24 @@ struct Update {
 
 /// How the thread that made it enters a ring.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Entrance {
+pub(super) struct Enter {
     /// The ring's descriptor, or the place where the thread has registered it.
     ring: RawFd,
     flags: u32,
 }
 
-impl Entrance {
+impl Enter {
     /// Registers the ring with the calling thread, where that is used. Before the ring is confined.
     pub(super) fn new(ring: &IoUring, features: Features) -> io::Result<Self> {
-        let mut entrance = Self { ring: ring.as_raw_fd(), flags: ENTER_GETEVENTS | ENTER_EXT_ARG };
+        let mut enter = Self { ring: ring.as_raw_fd(), flags: ENTER_GETEVENTS | ENTER_EXT_ARG };
         if features.registered_ring {
-            entrance.ring = register(ring)? as RawFd;
-            entrance.flags |= ENTER_REGISTERED_RING;
+            enter.ring = register(ring)? as RawFd;
+            enter.flags |= ENTER_REGISTERED_RING;
         }
         if features.no_iowait {
-            entrance.flags |= ENTER_NO_IOWAIT;
+            enter.flags |= ENTER_NO_IOWAIT;
         }
-        Ok(entrance)
+        Ok(enter)
     }
 
     /// Whether the kernel registers rings: tried, and undone.
