@@ -10,7 +10,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use balancer::observe::condition::{Condition, State};
-use balancer::table::{Algorithm, Backend, Lease, Member, Roster, Service, ServiceState, Settings};
+use balancer::table::{Algorithm, Backend, Member, Permit, Roster, Service, ServiceState, Settings};
 use fastrand::Rng;
 
 const BACKENDS: usize = 10;
@@ -106,7 +106,7 @@ struct Figures {
 struct Server {
     clock: f64,
     /// By the end, as the bits of a positive number, which sort as it does; with the begin.
-    open: BTreeMap<(u64, u64), (f64, Lease<Backend>)>,
+    open: BTreeMap<(u64, u64), (f64, Permit<Backend>)>,
 }
 
 impl Server {

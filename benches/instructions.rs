@@ -103,7 +103,7 @@ fn deadline(times: u64) {
     black_box(now);
 }
 
-/// A pick among a thousand backends, and the place given back.
+/// A pick among a thousand backends, and the permit given back.
 fn pick(algorithm: Algorithm, times: u64) {
     let member = |number: u16| {
         let (address, up) = (SocketAddr::from(([127, 0, 0, 1], number)), Condition::new(State::Up, "not probed"));

@@ -47,7 +47,7 @@ fn service(algorithm: Algorithm, backends: u16, limit: Option<NonZeroU32>) -> Se
     Service::new(Arc::new(state), roster, settings)
 }
 
-/// The choice, the place in the backend, and giving the place back.
+/// The choice, the place in the backend, and giving the permit back.
 fn pick(bencher: Bencher<'_, '_>, service: &Service) {
     let mut client = 0_u32;
     bencher.bench_local(|| {

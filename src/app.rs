@@ -24,7 +24,7 @@ use crate::observe::running::{ConfigFile, Running};
 use crate::observe::timeline::Timeline;
 use crate::sys::features::{self, Features};
 use crate::sys::{process, ring, shortage, socket};
-use crate::table::Places;
+use crate::table::Permits;
 
 /// What is to run.
 #[derive(Debug)]
@@ -118,7 +118,7 @@ fn serve(program: Program, predecessor: Option<&Predecessor>, handed_over: Hande
     let workers = config.workers.map_or(cores.len(), |workers| workers.get() as usize);
     let descriptors = process::raise_descriptor_limit();
     let capacity = Capacity { descriptors, workers, pipes: most_pipes(workers) };
-    let sessions = Arc::new(Places::new(Some(capacity.sessions(&config)?)));
+    let sessions = Arc::new(Permits::new(Some(capacity.sessions(&config)?)));
     let timeline = Arc::new(Timeline::default());
     let fleet = Fleet::new(&config, workers, Arc::clone(&timeline));
     let table = Arc::clone(fleet.table());
@@ -143,9 +143,9 @@ fn serve(program: Program, predecessor: Option<&Predecessor>, handed_over: Hande
     let HandedOver { listeners: inherited, admin: admin_socket_left, http: http_left } = handed_over;
     let listeners = Listeners::new(workers, inherited).map_err(system("take over the listeners"))?;
     let (requests, received_requests) = messages::admin_requests();
-    let place = admin::Place { socket: admin_socket, http: config.admin.http };
+    let location = admin::Location { socket: admin_socket, http: config.admin.http };
     let left = admin::Sockets { admin: admin_socket_left, http: http_left };
-    let mut endpoints = admin::Endpoints::new(place, left, view, requests)?;
+    let mut endpoints = admin::Endpoints::new(location, left, view, requests)?;
     let has_admin = endpoints.is_inherited();
     if predecessor.is_none() {
         endpoints.begin();
@@ -221,7 +221,7 @@ struct Administration(admin::Endpoints);
 impl control::Administration for Administration {
     fn prepare(&mut self, config: &config::Admin) -> Result<(), String> {
         let socket = config.socket.clone().unwrap_or_else(admin::default_socket);
-        self.0.prepare(admin::Place { socket, http: config.http }).map_err(|error| error.to_string())
+        self.0.prepare(admin::Location { socket, http: config.http }).map_err(|error| error.to_string())
     }
 
     fn begin(&mut self) {

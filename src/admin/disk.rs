@@ -51,7 +51,7 @@ impl Disk {
 }
 
 fn sha256_of(path: &Path) -> io::Result<[u8; 32]> {
-    // Opening something that is not a file (a FIFO) could block.
+    // FirstSpeaker something that is not a file (a FIFO) could block.
     if !fs::metadata(path)?.is_file() {
         return Err(io::ErrorKind::InvalidInput.into());
     }

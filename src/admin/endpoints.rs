@@ -11,7 +11,7 @@ use crate::messages::AdminRequests;
 
 /// Where the interface answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct Location {
     /// The Unix socket's path.
     pub socket: PathBuf,
     /// The TCP listener; port 0 asks the kernel for a free one.
@@ -39,19 +39,24 @@ pub struct Endpoints {
 
 #[derive(Debug)]
 struct Open {
-    place: Place,
+    location: Location,
     serving: Serving,
     /// Kept for whoever comes next.
     sockets: Sockets,
 }
 
 impl Endpoints {
-    /// Binds the interface, or takes sockets over that are at its place; it does not answer before [`Endpoints::begin`].
+    /// Binds the interface, or takes sockets over that are at its location; it does not answer before [`Endpoints::begin`].
     ///
     /// # Errors
     /// An address that cannot be had.
-    pub fn new(place: Place, inherited: Sockets, view: Arc<View>, requests: AdminRequests) -> Result<Self, BindError> {
-        let open = Open::new(place, inherited, &view, &requests)?;
+    pub fn new(
+        location: Location,
+        inherited: Sockets,
+        view: Arc<View>,
+        requests: AdminRequests,
+    ) -> Result<Self, BindError> {
+        let open = Open::new(location, inherited, &view, &requests)?;
         Ok(Self { view, requests, open, next: None })
     }
 
@@ -65,14 +70,14 @@ impl Endpoints {
         self.open.serving.begin();
     }
 
-    /// Binds what a new place needs. Nothing changes until [`Endpoints::commit`].
+    /// Binds what a new location needs. Nothing changes until [`Endpoints::commit`].
     ///
     /// # Errors
     /// An address that cannot be had.
-    pub fn prepare(&mut self, place: Place) -> Result<(), BindError> {
+    pub fn prepare(&mut self, location: Location) -> Result<(), BindError> {
         self.next = None;
         let own = self.open.duplicate().map_err(BindError::Duplicate)?;
-        self.next = Some(Open::new(place, own, &self.view, &self.requests)?);
+        self.next = Some(Open::new(location, own, &self.view, &self.requests)?);
         Ok(())
     }
 
@@ -81,7 +86,7 @@ impl Endpoints {
         let Some(mut next) = self.next.take() else { return };
         next.serving.begin();
         let mut before = std::mem::replace(&mut self.open, next);
-        before.serving.retire(before.place.socket == self.open.place.socket);
+        before.serving.retire(before.location.socket == self.open.location.socket);
         let end = move || {
             let Open { serving, sockets: _until_then, .. } = before;
             serving.finish();
@@ -110,14 +115,19 @@ impl Endpoints {
 }
 
 impl Open {
-    fn new(place: Place, sockets: Sockets, view: &Arc<View>, requests: &AdminRequests) -> Result<Self, BindError> {
+    fn new(
+        location: Location,
+        sockets: Sockets,
+        view: &Arc<View>,
+        requests: &AdminRequests,
+    ) -> Result<Self, BindError> {
         // First, as it tells whose the address is where another one runs already.
         let server = match sockets.admin {
             // Where somebody has removed its file, nobody can come to the one that listens.
-            Some((path, socket)) if path == place.socket && path.exists() => Server::inherit(&path, socket)?,
-            _ => Server::bind(&place.socket)?,
+            Some((path, socket)) if path == location.socket && path.exists() => Server::inherit(&path, socket)?,
+            _ => Server::bind(&location.socket)?,
         };
-        let http = match (place.http, sockets.http) {
+        let http = match (location.http, sockets.http) {
             (Some(address), Some((same, socket))) if address == same => Some(socket.into()),
             (address, _) => address.map(bind_http).transpose()?,
         };
@@ -126,9 +136,9 @@ impl Open {
         }
         let server = server.with_http(http);
         let (admin, http) = server.duplicate().map_err(BindError::Duplicate)?;
-        let sockets = Sockets { admin: Some((place.socket.clone(), admin)), http: place.http.zip(http) };
+        let sockets = Sockets { admin: Some((location.socket.clone(), admin)), http: location.http.zip(http) };
         let serving = server.serve(Arc::clone(view), requests.clone()).map_err(BindError::Start)?;
-        Ok(Self { place, serving, sockets })
+        Ok(Self { location, serving, sockets })
     }
 
     fn duplicate(&self) -> io::Result<Sockets> {

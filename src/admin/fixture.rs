@@ -10,7 +10,7 @@ use super::{Disk, View};
 use crate::observe::condition::{Condition, State};
 use crate::observe::counters::PerWorker;
 use crate::observe::running::{ConfigFile, Running};
-use crate::table::{Algorithm, Backend, Member, Places, Roster, Service, ServiceState, Settings, Table};
+use crate::table::{Algorithm, Backend, Member, Permits, Roster, Service, ServiceState, Settings, Table};
 
 /// The number of workers.
 pub(crate) const WORKERS: usize = 2;
@@ -47,7 +47,7 @@ pub(crate) fn view(services: &[&str], backends: &[&str]) -> Arc<View> {
         workers: WORKERS,
         running: Arc::new(Running::new(ConfigFile::new(Some("/does/not/exist.yaml".into()), Some([0; 32])))),
         disk: Disk::default(),
-        sessions: Arc::new(Places::new(NonZeroU32::new(9000))),
+        sessions: Arc::new(Permits::new(NonZeroU32::new(9000))),
         counters: Arc::new(PerWorker::new(WORKERS)),
         pipes_max: 64,
         descriptors_max: 20000,

@@ -62,8 +62,8 @@ fn services(text: &mut Text, services: &[Arc<Service>]) {
     let mut each = |name, kind, help, value: fn(&Service) -> u64| {
         text.family(name, kind, help, each_service(services).map(|(labels, service)| (labels, value(service))));
     };
-    each("sessions", "gauge", "Sessions open now.", |service| service.state.places.taken().into());
-    each("queued", "gauge", "Sessions that wait for a place.", |service| service.state.line.waiting().into());
+    each("sessions", "gauge", "Sessions open now.", |service| service.state.permits.taken().into());
+    each("queued", "gauge", "Sessions that wait for a place.", |service| service.state.queue.waiting().into());
     each("sessions_total", "counter", "Sessions established.", Service::total);
     let closed = each_service(services).flat_map(|([name], service)| {
         Closed::ALL.map(|reason| {
@@ -94,7 +94,7 @@ fn backends(text: &mut Text, services: &[Arc<Service>]) {
     let mut each = |name, kind, help, value: fn(&Backend) -> u64| {
         text.family(name, kind, help, each_backend(services).map(|(labels, backend)| (labels, value(backend))));
     };
-    each("backend_sessions", "gauge", "Sessions open now with the backend.", |backend| backend.places.taken().into());
+    each("backend_sessions", "gauge", "Sessions open now with the backend.", |backend| backend.permits.taken().into());
     each("backend_sessions_total", "counter", "Sessions established with the backend.", |backend| {
         backend.counters.sum(|w| w.sessions.get())
     });

@@ -36,7 +36,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 pub use self::disk::Disk;
-pub use self::endpoints::{Endpoints, Place, Sockets};
+pub use self::endpoints::{Endpoints, Location, Sockets};
 pub use self::http::bind as bind_http;
 use self::routes::Access;
 pub use self::routes::{

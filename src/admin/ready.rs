@@ -30,8 +30,8 @@ pub(super) fn is_up(backend: &Backend) -> bool {
 
 /// How many servers could fail while the rest still carries the most sessions that were ever open.
 pub(super) fn survivable(service: &Service) -> Option<usize> {
-    let limits: Vec<_> = all(service).filter(|backend| is_up(backend)).map(|backend| backend.places.limit()).collect();
-    redundancy::survivable(&limits, service.state.places.peak())
+    let limits: Vec<_> = all(service).filter(|backend| is_up(backend)).map(|backend| backend.permits.limit()).collect();
+    redundancy::survivable(&limits, service.state.permits.peak())
 }
 
 /// A service's state in a word.
@@ -41,7 +41,7 @@ pub(super) fn state(service: &Service) -> &'static str {
         backends: service.backends.len(),
         up: up(&service.backends),
         backups_up: up(&service.backups),
-        on_backups: service.backups.iter().any(|backup| backup.places.taken() > 0),
+        on_backups: service.backups.iter().any(|backup| backup.permits.taken() > 0),
     };
     standing.label()
 }

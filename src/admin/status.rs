@@ -274,12 +274,12 @@ impl Status {
             },
             services: table.services.iter().map(service).collect(),
             leaving: ready::leaving(&table)
-                .filter(|(_, backend)| backend.places.taken() > 0)
+                .filter(|(_, backend)| backend.permits.taken() > 0)
                 .map(|(service, backend)| Leaving {
                     service: service.state.name.to_string(),
                     backend: backend.name.to_string(),
                     address: backend.address.to_string(),
-                    connections: backend.places.taken(),
+                    connections: backend.permits.taken(),
                 })
                 .collect(),
             orphans: view.running.orphans.load().iter().map(Orphan::of).collect(),
@@ -310,10 +310,10 @@ impl ServiceStatus {
             listen,
             balance: service.algorithm.name().into(),
             state: ready::state(service).into(),
-            connections: service.state.places.taken(),
-            max_connections: service.state.places.limit(),
-            queued: service.state.line.waiting(),
-            peak: service.state.places.peak(),
+            connections: service.state.permits.taken(),
+            max_connections: service.state.permits.limit(),
+            queued: service.state.queue.waiting(),
+            peak: service.state.permits.peak(),
             redundancy: RedundancyStatus::of(service),
             accepted: counters.sum(|worker| worker.accepted.get()),
             total: service.total(),
@@ -338,9 +338,9 @@ impl BackendStatus {
             since: time(condition.since),
             reason: condition.reason.clone(),
             weight,
-            connections: backend.places.taken(),
-            max_connections: backend.places.limit(),
-            peak: backend.places.peak(),
+            connections: backend.permits.taken(),
+            max_connections: backend.permits.limit(),
+            peak: backend.permits.peak(),
             total: backend.counters.sum(|worker| worker.sessions.get()),
             failures: backend.counters.sum(|worker| worker.connect_failures.get()),
             bytes_in: backend.counters.sum(|worker| worker.bytes_in.get()),

@@ -10,7 +10,7 @@ use crate::observe::access_log;
 use crate::observe::counters::{PerWorker, WorkerCounters};
 use crate::observe::running::Running;
 use crate::observe::timeline::Timeline;
-use crate::table::{Places, Published};
+use crate::table::{Permits, Published};
 
 /// Everything that the administration side may read, put together once at the start.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub struct View {
     /// Its file, as it is now.
     pub disk: Disk,
     /// Sessions of the whole process, and how many there may be.
-    pub sessions: Arc<Places>,
+    pub sessions: Arc<Permits>,
     /// What the workers count of themselves.
     pub counters: Arc<PerWorker<WorkerCounters>>,
     /// Pipes that the workers may hold together.

@@ -31,7 +31,7 @@ pub struct Fleet {
     services: Vec<Tracked>,
     /// Those that a reload removed and that still have sessions.
     leaving: Vec<Arc<Service>>,
-    /// Where each probed backend stands: its service and its place there.
+    /// Where each probed backend stands: its service and its index there.
     probed: HashMap<Id, (usize, usize)>,
     next_id: Id,
     workers: usize,
@@ -46,7 +46,7 @@ pub struct Fleet {
     rewatch: bool,
     /// Something has changed that is to outlive the process.
     unsaved: bool,
-    /// Another process goes on with leases and removed backends.
+    /// Another process goes on with permits and removed backends.
     handed_over: bool,
     timeline: Arc<Timeline>,
 }
@@ -84,12 +84,12 @@ impl Fleet {
         let before = self.table.load_full();
         let taken: HashSet<_> = before.all().map(|service| service.state.number).collect();
         let mut free = (0..).filter(|number| !taken.contains(number));
-        let places: HashMap<_, _> =
-            self.services.iter().zip(0..).map(|(tracked, place)| (Arc::clone(&tracked.state.name), place)).collect();
+        let by_name: HashMap<_, _> =
+            self.services.iter().zip(0..).map(|(tracked, index)| (Arc::clone(&tracked.state.name), index)).collect();
         let mut old: Vec<_> = std::mem::take(&mut self.services).into_iter().map(Some).collect();
         let mut removed = Vec::new();
         for service in &config.services {
-            let kept = places.get(&service.name).and_then(|&place: &usize| old[place].take());
+            let kept = by_name.get(&service.name).and_then(|&index: &usize| old[index].take());
             let mut tracked = kept.unwrap_or_else(|| self.begin(service, &mut free));
             let gone = tracked.configure(service, &mut self.next_id, self.workers, now);
             removed.extend(gone.into_iter().map(|watched| (Arc::clone(&tracked.state.name), watched)));
@@ -110,7 +110,7 @@ impl Fleet {
     fn number_all(&mut self) {
         self.probed = HashMap::new();
         for (number, service) in self.services.iter().enumerate() {
-            self.probed.extend(service.backends.iter().zip(0..).map(|(watched, place)| (watched.id, (number, place))));
+            self.probed.extend(service.backends.iter().zip(0..).map(|(watched, index)| (watched.id, (number, index))));
         }
     }
 
@@ -148,12 +148,12 @@ impl Fleet {
 
     /// A probe has ended. Answers whether a table was published.
     pub(super) fn probed(&mut self, outcome: &Outcome, now: Instant) -> bool {
-        let Some(&(number, place)) = self.probed.get(&outcome.id) else {
+        let Some(&(number, index)) = self.probed.get(&outcome.id) else {
             self.orphans_changed |= self.orphans.probed(outcome, now, &self.timeline);
             return false;
         };
         let Some(service) = self.services.get_mut(number) else { return false };
-        let Some(watched) = service.backends.get_mut(place) else { return false };
+        let Some(watched) = service.backends.get_mut(index) else { return false };
         let counters = &watched.backend.probes;
         counters.results[outcome.result as usize].add(1);
         if outcome.result == Probed::Passed {
@@ -167,7 +167,7 @@ impl Fleet {
             });
         }
         let change = watched.health.on(Event::Probe(outcome.result, &outcome.detail), now);
-        service.apply(place, change, now);
+        service.apply(index, change, now);
         self.publish_changes()
     }
 
@@ -184,11 +184,11 @@ impl Fleet {
         };
         // A reload may have given the name to another server since.
         let is_it = |backend: &Backend, name: &str| &*backend.name == name && backend.address == address;
-        let Some(place) = service.backends.iter().position(|watched| is_it(&watched.backend, backend)) else {
+        let Some(index) = service.backends.iter().position(|watched| is_it(&watched.backend, backend)) else {
             return false;
         };
-        let change = service.backends[place].health.on(Event::TrafficFailing(failures, why), now);
-        service.apply(place, change, now);
+        let change = service.backends[index].health.on(Event::TrafficFailing(failures, why), now);
+        service.apply(index, change, now);
         self.publish_changes()
     }
 
@@ -224,7 +224,7 @@ impl Fleet {
         self.publish_changes()
     }
 
-    /// Leaves leases and removed backends to another process: what is left here are the sessions that are to be closed.
+    /// Leaves permits and removed backends to another process: what is left here are the sessions that are to be closed.
     pub(super) fn hand_over(&mut self) {
         self.handed_over = true;
         self.orphans = Orphans::default();
@@ -233,7 +233,7 @@ impl Fleet {
     /// Forgets what a reload removed and what has no session any more; `may_come`: clients of this service may still arrive.
     pub(super) fn forget_gone(&mut self, may_come: impl Fn(usize) -> bool) {
         let before = self.leaving.len();
-        self.leaving.retain(|service| service.state.places.taken() > 0 || may_come(service.state.number));
+        self.leaving.retain(|service| service.state.permits.taken() > 0 || may_come(service.state.number));
         let gone = self.leaving.len() < before;
         self.services.iter_mut().for_each(Tracked::forget_gone);
         if gone || self.services.iter().any(|service| service.changed) {
@@ -278,7 +278,7 @@ impl Fleet {
 impl Open for Fleet {
     fn with_service(&self, service: &str) -> u32 {
         let of = |tracked: &&Tracked| &*tracked.state.name == service;
-        self.services.iter().find(of).map_or(0, |tracked| tracked.state.places.taken())
+        self.services.iter().find(of).map_or(0, |tracked| tracked.state.permits.taken())
     }
 
     fn with_backend(&self, service: &str, backend: &config::Backend) -> u32 {
@@ -287,7 +287,7 @@ impl Open for Fleet {
         backends
             .map(|watched| &watched.backend)
             .find(|own| (&own.name, own.address) == (&backend.name, backend.address))
-            .map_or(0, |own| own.places.taken())
+            .map_or(0, |own| own.permits.taken())
     }
 }
 
@@ -301,7 +301,7 @@ fn instant(at: Timestamp) -> Instant {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::{Lease, Settings};
+    use crate::table::{Permit, Settings};
 
     fn config(backends: &str) -> Config {
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -337,11 +337,11 @@ mod tests {
         let mut fleet = Fleet::new(&config("a: 10.0.0.1:80, b: 10.0.0.2:80"), 1, Arc::default());
         let table = Arc::clone(fleet.table());
         let b = Arc::clone(&table.load().services[0].backends[1]);
-        let lease = Lease::take(&b).unwrap();
+        let permit = Permit::take(&b).unwrap();
         b.counters.of(0).sessions.add(3);
         fleet.apply(&config("a: 10.0.0.1:80"), Instant::now());
         let while_it_leaves = table.load_full();
-        drop(lease);
+        drop(permit);
         fleet.forget_gone(|_| false);
         let after = table.load_full();
         assert!(after.services[0].leaving.is_empty());

@@ -122,7 +122,7 @@ impl Listeners {
     pub(super) fn hand_over(&mut self, commanders: &[Commander]) -> Result<(), WorkerGone> {
         self.leaving.clear();
         let sockets: Vec<_> = self.open.drain(..).flat_map(|open| open.sockets).collect();
-        commanders.iter().try_for_each(|worker| worker.tell(Command::Release(sockets.clone(), Waiting::Leave)))
+        commanders.iter().try_for_each(|worker| worker.tell(Command::Release(sockets.clone(), Waiting::LeaveToOthers)))
     }
 
     /// Binds what is new in a configuration, then listens on all of it. Nothing that is open changes.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::oneshot;
 
-use super::store::{Done, Place, Store};
+use super::store::{Done, StateDirectory, Store};
 use super::{Control, NOT_SERVING, Parts, State, handover, now};
 use crate::messages::{Command, Draining, Outcome};
 use crate::observe::condition::Drain;
@@ -42,7 +42,7 @@ impl Control {
         // First, so that what comes of the leases is on disk, too.
         let timeline = timeline.keep_in(directory, successor);
         // Only what is this process's, or will be, is taken up.
-        let store = Place::take(directory, successor).and_then(|place| {
+        let store = StateDirectory::take(directory, successor).and_then(|place| {
             fleet.go_on(place.load());
             Store::open(place)
         });
@@ -159,7 +159,7 @@ impl Control {
         let published = self.parts.fleet.on_timer(now());
         for (service, backend, spread) in self.parts.fleet.close_due() {
             let (name, address) = (&backend.name, backend.address);
-            self.tell_all(|| Command::Leave {
+            self.tell_all(|| Command::CloseSessions {
                 service: Arc::clone(&service),
                 backend: Arc::clone(name),
                 address,

@@ -42,7 +42,7 @@ use crate::observe::access_log;
 use crate::observe::counters::{PerWorker, WorkerCounters};
 use crate::observe::running::Running;
 use crate::observe::timeline::{Kind, Timeline};
-use crate::table::Places;
+use crate::table::Permits;
 
 /// After the drain's deadline, sessions are reset at once; a worker that needs longer than this hangs.
 const ENDING: Duration = Duration::from_secs(5);
@@ -125,7 +125,7 @@ pub struct Parts {
     /// What the process has.
     pub capacity: Capacity,
     /// Sessions of the whole process.
-    pub sessions: Arc<Places>,
+    pub sessions: Arc<Permits>,
     /// What the workers count of themselves.
     pub counters: Arc<PerWorker<WorkerCounters>>,
     /// How to start a successor.

@@ -89,14 +89,14 @@ pub(super) type Done = Box<dyn FnOnce(Result<(), String>) + Send>;
 
 /// A state directory in this process's hands, or about to be.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct StateDirectory {
     directory: PathBuf,
     lock: File,
     /// No other process has it.
     ours: bool,
 }
 
-impl Place {
+impl StateDirectory {
     /// Takes a state directory, made if it is missing. `wait`: another process has it, and will leave it.
     ///
     /// # Errors
@@ -169,8 +169,8 @@ impl Store {
     ///
     /// # Errors
     /// It cannot be written to: why.
-    pub(super) fn open(place: Place) -> Result<Self, String> {
-        let Place { directory, lock, .. } = place;
+    pub(super) fn open(place: StateDirectory) -> Result<Self, String> {
+        let StateDirectory { directory, lock, .. } = place;
         let failed = |error: io::Error| format!("{}: {error}", directory.display());
         // Whether it may be written to shows now, not when the first lease is due.
         let probe = directory.join(format!("{NAME}.{}", std::process::id()));
@@ -264,7 +264,7 @@ mod tests {
     #[test]
     fn what_nobody_has_written_here_is_not_taken_for_what_is_kept() {
         let directory = tempfile::tempdir().unwrap();
-        let place = Place::take(directory.path(), false).unwrap();
+        let place = StateDirectory::take(directory.path(), false).unwrap();
         let file = directory.path().join(NAME);
         let orphan = |interval: u64, timeout: u64| {
             let text = format!(
@@ -290,9 +290,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join(NAME);
         std::fs::write(&file, "of another version").unwrap();
-        let owner = Place::take(directory.path(), false).unwrap();
-        assert!(Place::take(directory.path(), false).unwrap_err().contains("in use by another balancer"));
-        let successor = Place::take(directory.path(), true).unwrap();
+        let owner = StateDirectory::take(directory.path(), false).unwrap();
+        assert!(StateDirectory::take(directory.path(), false).unwrap_err().contains("in use by another balancer"));
+        let successor = StateDirectory::take(directory.path(), true).unwrap();
         assert!(successor.load().drains.is_empty());
         assert!(file.exists());
         assert!(owner.load().drains.is_empty());

@@ -1,4 +1,4 @@
-//! Finding a backend for a session: the pick, the wait for a place, the connect and what came of it.
+//! Finding a backend for a session: the pick, the wait for a permit, the connect and what came of it.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::messages::WorkerEvent;
 use crate::observe::counters::Refused;
 use crate::sys::ring::Completion;
 use crate::sys::{Errno, shortage, socket};
-use crate::table::{Backend, Lease, Ticket, Unpicked};
+use crate::table::{Backend, Permit, Ticket, Unpicked};
 
 impl Slot {
     /// Picks a backend and connects to it, or says at once why there is none.
@@ -21,7 +21,7 @@ impl Slot {
             Err(event) => return Some(event),
         };
         let address = backend.address;
-        self.owes_acknowledgement = self.service.opening.by_client();
+        self.owes_acknowledgement = self.service.first_speaker.by_client();
         let socket = match socket::for_backend(address, self.owes_acknowledgement) {
             Ok(socket) => socket,
             Err(error) => {
@@ -31,9 +31,9 @@ impl Slot {
                 });
                 // This kernel may not have the backend's kind of address (IPv6 switched off): another backend may have another.
                 self.tried.push(Arc::clone(backend.owner()));
-                // The place goes back, and who waits for it is told.
+                // The permit goes back, and who waits for it is told.
                 drop(backend);
-                io.call(&self.service.line);
+                io.wake_front(&self.service.queue);
                 return Some(if shortage::is_local(error) {
                     Event::Unserved(Refused::Descriptors)
                 } else {
@@ -102,21 +102,21 @@ impl Slot {
     }
 
     /// A place in a backend; else what the session is told instead.
-    fn choose(&mut self, io: &mut Resources) -> Result<Lease<Backend>, Event> {
+    fn choose(&mut self, io: &mut Resources) -> Result<Permit<Backend>, Event> {
         let ticket = self.ticket(io);
         // Those who came before are served first.
-        if self.service.line.front().is_some_and(|front| front != ticket) {
-            return self.stand_in_line(ticket, io);
+        if self.service.queue.front().is_some_and(|front| front != ticket) {
+            return self.stand_in_queue(ticket, io);
         }
         match self.pick(io) {
             Ok(backend) => {
-                self.step_out(io);
+                self.leave_queue(io);
                 self.tell_of_backup(&backend, io);
                 Ok(backend)
             }
-            Err(Unpicked::Full) => self.stand_in_line(ticket, io),
+            Err(Unpicked::Full) => self.stand_in_queue(ticket, io),
             Err(Unpicked::Starting) => {
-                self.step_out(io);
+                self.leave_queue(io);
                 io.unprobed.push((self.number, self.generation));
                 Err(Event::Queued(NEVER))
             }
@@ -125,17 +125,17 @@ impl Slot {
         }
     }
 
-    fn stand_in_line(&mut self, ticket: Ticket, io: &mut Resources) -> Result<Lease<Backend>, Event> {
-        if !self.in_line {
-            if !self.service.line.join(ticket, &self.tried) {
+    fn stand_in_queue(&mut self, ticket: Ticket, io: &mut Resources) -> Result<Permit<Backend>, Event> {
+        if !self.in_queue {
+            if !self.service.queue.join(ticket, &self.tried) {
                 return Err(Event::Unserved(Refused::BackendLimit));
             }
-            self.in_line = true;
-            // A place given back between the pick and the line was told to nobody.
-            if self.service.line.front() == Some(ticket)
+            self.in_queue = true;
+            // A place given back between the pick and the queue was told to nobody.
+            if self.service.queue.front() == Some(ticket)
                 && let Ok(backend) = self.pick(io)
             {
-                self.step_out(io);
+                self.leave_queue(io);
                 return Ok(backend);
             }
         }
@@ -145,7 +145,7 @@ impl Slot {
     }
 
     /// Tells the control plane, now and then, that backups serve.
-    fn tell_of_backup(&self, backend: &Lease<Backend>, io: &mut Resources) {
+    fn tell_of_backup(&self, backend: &Permit<Backend>, io: &mut Resources) {
         let service = io.table.load().service(self.service.number);
         let backups = service.map_or(&[][..], |service| &service.backups);
         if backups.iter().any(|backup| Arc::ptr_eq(backup, backend.owner())) {
@@ -157,33 +157,33 @@ impl Slot {
         }
     }
 
-    /// Whom a backend has failed does not hold up those who could have a place there; who passes him is told.
+    /// Whom a backend has failed does not hold up those who could have a permit there; who passes him is told.
     fn let_pass(&self, io: &mut Resources) {
-        let line = &self.service.line;
+        let queue = &self.service.queue;
         let service = io.table.load().service(self.service.number).cloned();
-        if service.is_some_and(|service| line.let_pass(|backend| service.has_place(backend))) {
-            io.call(line);
+        if service.is_some_and(|service| queue.let_pass(|backend| service.has_permit(backend))) {
+            io.wake_front(queue);
         }
     }
 
     /// Waits no more, served or not; who is in front now is told.
-    pub(super) fn step_out(&mut self, io: &mut Resources) {
-        if std::mem::take(&mut self.in_line) && self.service.line.leave(self.ticket(io)) {
-            io.call(&self.service.line);
+    pub(super) fn leave_queue(&mut self, io: &mut Resources) {
+        if std::mem::take(&mut self.in_queue) && self.service.queue.leave(self.ticket(io)) {
+            io.wake_front(&self.service.queue);
         }
     }
 
-    /// Gives the backend's place and socket back; who waits for a place is told.
+    /// Gives the backend's place and socket back; who waits for a permit is told.
     pub(super) fn leave_backend(&mut self, io: &mut Resources) {
         if let Some(socket) = self.backend_socket.take() {
             io.ring.close(Token::Nobody.pack(), socket);
         }
         if self.backend.take().is_some() {
-            io.call(&self.service.line);
+            io.wake_front(&self.service.queue);
         }
     }
 
-    fn pick(&self, io: &mut Resources) -> Result<Lease<Backend>, Unpicked> {
+    fn pick(&self, io: &mut Resources) -> Result<Permit<Backend>, Unpicked> {
         let service = io.table.load().service(self.service.number).ok_or(Unpicked::Down)?;
         let client = service.needs_client().then(|| socket::peer_address(self.client.as_fd())).flatten();
         service.pick(&self.tried, client.map(|address| address.ip()))

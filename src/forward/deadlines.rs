@@ -9,7 +9,7 @@ const ABSENT: u32 = u32::MAX;
 pub struct Deadlines {
     heap: Vec<(Millis, u32)>,
     /// Where each slot stands in the heap.
-    places: Vec<u32>,
+    positions: Vec<u32>,
 }
 
 impl Deadlines {
@@ -22,32 +22,33 @@ impl Deadlines {
     #[inline]
     pub fn no_later(&mut self, slot: u32, due: Millis) {
         let index = slot as usize;
-        if index >= self.places.len() {
-            self.places.resize(index + 1, ABSENT);
+        if index >= self.positions.len() {
+            self.positions.resize(index + 1, ABSENT);
         }
-        let place = self.places[index] as usize;
-        if place == ABSENT as usize {
+        let position = self.positions[index] as usize;
+        if position == ABSENT as usize {
             if due != Millis::MAX {
                 self.heap.push((due, slot));
                 self.rise(self.heap.len() - 1);
             }
-        } else if due < self.heap[place].0 {
-            self.heap[place].0 = due;
-            self.rise(place);
+        } else if due < self.heap[position].0 {
+            self.heap[position].0 = due;
+            self.rise(position);
         }
     }
 
     /// Takes a slot out.
     pub fn remove(&mut self, slot: u32) {
-        let Some(place) = self.places.get(slot as usize).map(|&place| place as usize).filter(|&p| p != ABSENT as usize)
+        let Some(position) =
+            self.positions.get(slot as usize).map(|&position| position as usize).filter(|&p| p != ABSENT as usize)
         else {
             return;
         };
-        self.places[slot as usize] = ABSENT;
-        self.heap.swap_remove(place);
-        if place < self.heap.len() {
-            self.rise(place);
-            self.sink(place);
+        self.positions[slot as usize] = ABSENT;
+        self.heap.swap_remove(position);
+        if position < self.heap.len() {
+            self.rise(position);
+            self.sink(position);
         }
     }
 
@@ -61,38 +62,38 @@ impl Deadlines {
         Some(slot)
     }
 
-    fn rise(&mut self, mut place: usize) {
-        let entry = self.heap[place];
-        while place > 0 {
-            let parent = (place - 1) / 2;
+    fn rise(&mut self, mut position: usize) {
+        let entry = self.heap[position];
+        while position > 0 {
+            let parent = (position - 1) / 2;
             if self.heap[parent].0 <= entry.0 {
                 break;
             }
-            self.put(place, self.heap[parent]);
-            place = parent;
+            self.put(position, self.heap[parent]);
+            position = parent;
         }
-        self.put(place, entry);
+        self.put(position, entry);
     }
 
-    fn sink(&mut self, mut place: usize) {
-        let entry = self.heap[place];
+    fn sink(&mut self, mut position: usize) {
+        let entry = self.heap[position];
         loop {
-            let mut child = 2 * place + 1;
+            let mut child = 2 * position + 1;
             if child + 1 < self.heap.len() && self.heap[child + 1].0 < self.heap[child].0 {
                 child += 1;
             }
             if child >= self.heap.len() || entry.0 <= self.heap[child].0 {
                 break;
             }
-            self.put(place, self.heap[child]);
-            place = child;
+            self.put(position, self.heap[child]);
+            position = child;
         }
-        self.put(place, entry);
+        self.put(position, entry);
     }
 
-    fn put(&mut self, place: usize, entry: (Millis, u32)) {
-        self.heap[place] = entry;
-        self.places[entry.1 as usize] = place as u32;
+    fn put(&mut self, position: usize, entry: (Millis, u32)) {
+        self.heap[position] = entry;
+        self.positions[entry.1 as usize] = position as u32;
     }
 }
 

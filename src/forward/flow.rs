@@ -63,7 +63,7 @@ pub enum Turn {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// Not begun.
-    Held,
+    Pending,
     /// Waits for bytes to copy.
     Receiving,
     /// Waits for a free buffer.
@@ -100,7 +100,7 @@ pub(super) struct Flow {
 
 impl Flow {
     pub(super) fn new(direction: Direction) -> Self {
-        Self { direction, state: State::Held, bulk: false, streak: 0, armed: false, queued: 0, dry: false }
+        Self { direction, state: State::Pending, bulk: false, streak: 0, armed: false, queued: 0, dry: false }
     }
 
     /// The source has finished and all is delivered.
@@ -157,7 +157,7 @@ impl Flow {
         Operation::Receive { direction: self.direction, empty }
     }
 
-    /// `length` bytes are in a buffer, which could have held `size`. `goes_on`: the receive stays in flight.
+    /// `length` bytes are in a buffer, which could have pending `size`. `goes_on`: the receive stays in flight.
     pub(super) fn received(&mut self, length: usize, size: usize, goes_on: bool) -> Operation {
         self.armed = goes_on;
         if self.state == State::Cut {
@@ -193,7 +193,7 @@ impl Flow {
         if self.state == State::Starved { self.next(false) } else { Operation::Wait }
     }
 
-    /// A send completed; `rest`: the sink did not take all. `empty`: the source held nothing more when it was last read.
+    /// A send completed; `rest`: the sink did not take all. `empty`: the source pending nothing more when it was last read.
     pub(super) fn sent(&mut self, rest: bool, empty: bool) -> Operation {
         if self.state == State::Cut {
             return Operation::Discard(self.direction);

@@ -1,12 +1,12 @@
 //! The fast room: workers that accept clients, connect backends and move bytes.
 
+mod closing;
 mod connecting;
 pub mod deadlines;
-mod farewell;
 pub mod flow;
-mod held;
 mod listener;
 mod peer;
+mod pending;
 mod pipes;
 mod protocol;
 mod resources;

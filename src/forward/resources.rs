@@ -12,7 +12,7 @@ use crate::messages::{Waker, WorkerEvent, WorkerEvents};
 use crate::observe::access_log;
 use crate::observe::counters::{PerWorker, WorkerCounters};
 use crate::sys::ring::Ring;
-use crate::table::{Line, Table};
+use crate::table::{Queue, Table};
 
 /// A kind of report that a client can cause; each is told at most once a second.
 #[derive(Debug, Clone, Copy)]
@@ -38,8 +38,8 @@ pub(super) struct Resources {
     wakers: Arc<[Waker]>,
     /// Sessions that wait until their service's first probes have ended: slot and generation.
     pub(super) unprobed: Vec<(u32, u32)>,
-    /// A client of this worker that waits for a place may have one now.
-    pub(super) called: bool,
+    /// A client of this worker that waits for a permit may have one now.
+    pub(super) permit_freed: bool,
     /// Each new session is reported.
     pub(super) announce_sessions: bool,
     /// When a report of each [`Cause`] may be told again.
@@ -63,7 +63,7 @@ impl Resources {
             access_log: Arc::clone(&share.access_log),
             wakers: Arc::clone(&share.wakers),
             unprobed: Vec::new(),
-            called: false,
+            permit_freed: false,
             announce_sessions: share.announce_sessions,
             quiet_until: [0; 5],
             started: Instant::now(),
@@ -83,10 +83,10 @@ impl Resources {
         (due != NEVER).then(|| Duration::from_micros(due.saturating_mul(1000).saturating_sub(self.micros)))
     }
 
-    /// Tells who stands in front of a line, if anybody does, that a place may be free.
-    pub(super) fn call(&mut self, line: &Line) {
-        match line.front() {
-            Some(front) if front.worker == self.worker => self.called = true,
+    /// Tells who stands in front of a queue, if anybody does, that a permit may be free.
+    pub(super) fn wake_front(&mut self, queue: &Queue) {
+        match queue.front() {
+            Some(front) if front.worker == self.worker => self.permit_freed = true,
             Some(front) => self.wakers.get(front.worker).into_iter().for_each(Waker::wake),
             None => {}
         }

@@ -38,7 +38,7 @@ const CLOSING_GRACE: Millis = 1000;
 enum Phase {
     /// A backend is being connected. `cancelled`: the attempt has run out of time.
     Connecting { since: Millis, attempt: u8, cancelled: bool },
-    /// No backend has a place, or none is known to serve yet.
+    /// No backend has a permit, or none is known to serve yet.
     Waiting { attempt: u8 },
     /// Bytes flow.
     Open,
@@ -59,11 +59,11 @@ pub struct Session {
     active: Millis,
     /// When to arm a watch on each side that nobody reads from.
     watch: Millis,
-    /// Until when it may wait for a place, once it does.
+    /// Until when it may wait for a permit, once it does.
     patience: Millis,
     /// Who finished sending first.
     finished: Option<Side>,
-    /// The source of each direction held nothing more when it was last read.
+    /// The source of each direction pending nothing more when it was last read.
     empty: [bool; 2],
     /// Bits of [`InFlight`].
     in_flight: u8,

@@ -1,4 +1,4 @@
-//! A session's place in the worker: its descriptors, what it holds, its leases; and how its operations are carried out.
+//! A session's place in the worker: its descriptors, what it holds, its permits; and how its operations are carried out.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::flow::{Direction, Turn};
-use super::held::{Hands, Held};
+use super::pending::{Hands, Pending};
 use super::resources::{Cause, Resources};
 use super::session::{Event, InFlight, Limits, Operation, Outcome, Session, Side};
 use super::splice;
@@ -17,7 +17,7 @@ use crate::observe::counters::{BackendCounters, Refused};
 use crate::sys::buffers::BUFFER_SIZE;
 use crate::sys::ring::{Completion, Readiness};
 use crate::sys::{Errno, socket};
-use crate::table::{Backend, Lease, Places, ServiceState};
+use crate::table::{Backend, Permit, Permits, ServiceState};
 
 /// A session and all that belongs to it.
 #[derive(Debug)]
@@ -30,12 +30,12 @@ pub(super) struct Slot {
     hands: Hands,
     /// What is in flight for each direction, receives aside.
     flying: [What; 2],
-    pub(super) service: Lease<ServiceState>,
-    pub(super) backend: Option<Lease<Backend>>,
+    pub(super) service: Permit<ServiceState>,
+    pub(super) backend: Option<Permit<Backend>>,
     /// Backends that have failed this client.
     pub(super) tried: Vec<Arc<Backend>>,
-    /// It waits for a place in a backend.
-    pub(super) in_line: bool,
+    /// It waits for a permit in a backend.
+    pub(super) in_queue: bool,
     /// Nobody has said anything yet.
     silent: bool,
     /// The backend's acceptance is not acknowledged yet: the first bytes of the client are to do that.
@@ -50,14 +50,14 @@ pub(super) struct Slot {
     /// For the access log; none where there was none at the beginning.
     address: Option<Box<SocketAddr>>,
     pub(super) connecting_since: u64,
-    _process: Lease<Places>,
+    _process: Permit<Permits>,
 }
 
 /// Who is accepted, and for whom.
 pub(super) struct Accepted {
     pub(super) client: OwnedFd,
-    pub(super) service: Lease<ServiceState>,
-    pub(super) process: Lease<Places>,
+    pub(super) service: Permit<ServiceState>,
+    pub(super) process: Permit<Permits>,
 }
 
 impl Slot {
@@ -73,7 +73,7 @@ impl Slot {
             service: accepted.service,
             backend: None,
             tried: Vec::new(),
-            in_line: false,
+            in_queue: false,
             silent: true,
             owes_acknowledgement: false,
             local_fault: false,
@@ -140,13 +140,13 @@ impl Slot {
 
     /// Sends what a direction holds.
     pub(super) fn send(&mut self, direction: Direction, io: &mut Resources) {
-        if matches!(self.hands.front(direction), Held::Parked(_)) {
+        if matches!(self.hands.front(direction), Pending::Parked(_)) {
             return self.park(direction, io);
         }
         let token = self.fly(What::Send(direction));
         let more = self.session.ends_behind(direction);
-        let held = self.hands.front(direction);
-        if let (Held::Buffer { buffer, from, length }, Some(socket)) = (held, self.socket(direction.sink())) {
+        let pending = self.hands.front(direction);
+        if let (Pending::Buffer { buffer, from, length }, Some(socket)) = (pending, self.socket(direction.sink())) {
             io.ring.send(token, socket, buffer, *from..*from + *length, more);
         }
     }
@@ -164,7 +164,7 @@ impl Slot {
                     Err(_) => return self.sink_broken(direction, io),
                 };
                 let left = match self.hands.front(direction) {
-                    Held::Parked(parking) => io.ring.unpark(*parking, sent, false),
+                    Pending::Parked(parking) => io.ring.unpark(*parking, sent, false),
                     _ => 0,
                 };
                 if left == 0 {
@@ -182,10 +182,10 @@ impl Slot {
         }
     }
 
-    /// The session is over: counts it and gives back all that it held.
+    /// The session is over: counts it and gives back all that it pending.
     pub(super) fn retire(mut self, outcome: Outcome, io: &mut Resources) {
         Direction::BOTH.into_iter().for_each(|direction| self.hands.let_go(direction, io));
-        self.step_out(io);
+        self.leave_queue(io);
         let counters = self.service.counters.of(io.worker);
         let outcome = match outcome {
             Outcome::Refused(Refused::ConnectFailed) if self.local_fault => Outcome::Refused(Refused::Descriptors),
@@ -216,7 +216,7 @@ impl Slot {
             backend: self
                 .backend
                 .as_ref()
-                .map(Lease::owner)
+                .map(Permit::owner)
                 .or_else(|| self.tried.last())
                 .map(|backend| Arc::clone(&backend.name)),
             connect_micros: self.connect_micros,
@@ -252,7 +252,7 @@ impl Slot {
         match io.ring.received(&completion, socket) {
             Ok(Some((buffer, length))) => {
                 if std::mem::take(&mut self.silent) {
-                    self.service.opening.seen(direction == Direction::In);
+                    self.service.first_speaker.seen(direction == Direction::In);
                 }
                 self.hands.receive(direction, buffer, length, io);
                 let (more, goes_on) = (completion.nonempty(), completion.more());
@@ -282,7 +282,7 @@ impl Slot {
         if self.owes_acknowledgement {
             self.acknowledge();
             if self.silent && self.connect_micros.is_some() {
-                self.service.opening.seen(false);
+                self.service.first_speaker.seen(false);
             }
         }
     }
@@ -290,8 +290,8 @@ impl Slot {
     /// What looks like the end of a stream is a reset, whose error a send to the same socket took away. The completion of that send
     /// still queues: a direct call overtakes it.
     fn hides_reset(&self, direction: Direction, source: BorrowedFd<'_>) -> bool {
-        let held = self.hands.front(Direction::from(direction.sink()));
-        matches!(held, Held::Buffer { .. } | Held::Parked(_)) && socket::is_closed(source)
+        let pending = self.hands.front(Direction::from(direction.sink()));
+        matches!(pending, Pending::Buffer { .. } | Pending::Parked(_)) && socket::is_closed(source)
     }
 
     fn sent(&mut self, direction: Direction, completion: Completion, io: &mut Resources) -> Event {
@@ -306,11 +306,11 @@ impl Slot {
         }
         let mut rest = false;
         match self.hands.take(direction) {
-            Held::Buffer { buffer, from, length } if sent < length => {
-                self.hands.put(direction, Held::Buffer { buffer, from: from + sent, length: length - sent });
+            Pending::Buffer { buffer, from, length } if sent < length => {
+                self.hands.put(direction, Pending::Buffer { buffer, from: from + sent, length: length - sent });
                 rest = true;
             }
-            Held::Buffer { buffer, .. } => {
+            Pending::Buffer { buffer, .. } => {
                 io.ring.buffers.release(buffer);
                 self.hands.advance(direction);
             }
@@ -328,14 +328,14 @@ impl Slot {
     fn park(&mut self, direction: Direction, io: &mut Resources) {
         let token = self.fly(What::SendParked(direction));
         self.hands.park(direction, io);
-        if let (Held::Parked(parking), Some(socket)) = (self.hands.front(direction), self.socket(direction.sink())) {
+        if let (Pending::Parked(parking), Some(socket)) = (self.hands.front(direction), self.socket(direction.sink())) {
             io.ring.send_parked(token, socket, *parking);
         }
     }
 
     fn turn(&mut self, direction: Direction, io: &mut Resources) -> Event {
         let pipe = match self.hands.take(direction) {
-            Held::Pipe(pipe) => Some(pipe),
+            Pending::Pipe(pipe) => Some(pipe),
             _ => io.pipes.lend(io.now),
         };
         let sockets = self.socket(direction.source()).zip(self.socket(direction.sink()));
@@ -351,7 +351,7 @@ impl Slot {
         if pipe.filled() == 0 {
             io.pipes.give_back(pipe);
         } else {
-            self.hands.put(direction, Held::Pipe(pipe));
+            self.hands.put(direction, Pending::Pipe(pipe));
         }
         io.own_counters().pipes.set(io.pipes.count() as u64);
         self.count(direction, bytes, io);

@@ -10,8 +10,8 @@ use arc_swap::ArcSwap;
 use slab::Slab;
 use thiserror::Error;
 
+use super::closing::ClosingSchedule;
 use super::deadlines::Deadlines;
-use super::farewell::Farewell;
 use super::flow::Direction;
 use super::listener::Listeners;
 use super::pipes::Pipes;
@@ -25,7 +25,7 @@ use crate::observe::counters::{Closed, PerWorker, Refused, WorkerCounters};
 use crate::sys::features::Features;
 use crate::sys::ring::{self, Completion, Readiness, Ring};
 use crate::sys::{Errno, socket};
-use crate::table::{Lease, Places, Settings, Table};
+use crate::table::{Permit, Permits, Settings, Table};
 
 /// What a worker is given.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ pub struct Share {
     /// Where the current table stands.
     pub table: Arc<ArcSwap<Table>>,
     /// Sessions of the whole process.
-    pub process: Arc<Places>,
+    pub process: Arc<Permits>,
     /// What workers count of themselves.
     pub counters: Arc<PerWorker<WorkerCounters>>,
     /// Where commands arrive.
@@ -77,12 +77,12 @@ pub struct Worker {
     deadlines: Deadlines,
     listeners: Listeners,
     mailbox: Mailbox,
-    process: Arc<Places>,
+    process: Arc<Permits>,
     /// Directions that wait for a buffer, oldest first; entries of sessions that have ended are passed over.
     starved: VecDeque<(u32, u32, Direction)>,
     /// Sends of this turn: they go to the ring at its end, when it is known whether the end of the stream follows.
     to_send: Vec<(u32, Direction)>,
-    farewell: Farewell,
+    closing: ClosingSchedule,
     generation: u32,
     /// The edition of the table whose changes the waiting sessions have seen.
     seen_edition: u64,
@@ -106,7 +106,7 @@ impl Worker {
             process: share.process,
             starved: VecDeque::new(),
             to_send: Vec::new(),
-            farewell: Farewell::default(),
+            closing: ClosingSchedule::default(),
             generation: 0,
             seen_edition: 0,
             stopping: false,
@@ -122,10 +122,10 @@ impl Worker {
         self.io.ring.poll(Token::Wake.pack(), self.mailbox.wake(), Readiness::Readable);
         while !(self.stopping && self.sessions.is_empty() && self.listeners.is_empty()) {
             let deadline = self.deadlines.next().unwrap_or(NEVER);
-            let due = deadline.min(self.farewell.due()).min(self.io.pipes.due()).min(self.listeners.due());
-            // Some still wait for a buffer or a place, and there are some: they are not to wait for a chance event, too.
+            let due = deadline.min(self.closing.due()).min(self.io.pipes.due()).min(self.listeners.due());
+            // Some still wait for a buffer or a permit, and there are some: they are not to wait for a chance event, too.
             self.send_all();
-            let hungry = self.io.called || !self.starved.is_empty() && self.io.ring.buffers.free() > 0;
+            let hungry = self.io.permit_freed || !self.starved.is_empty() && self.io.ring.buffers.free() > 0;
             let timeout = if hungry { Some(Duration::ZERO) } else { self.io.until(due) };
             self.io.ring.wait(timeout, &mut completions).map_err(Fault::Wait)?;
             self.io.read_clock();
@@ -135,8 +135,8 @@ impl Worker {
             }
             self.feed_starved();
             self.keep_deadlines();
-            if self.io.called {
-                self.serve_lines();
+            if self.io.permit_freed {
+                self.serve_queues();
             }
         }
         Ok(())
@@ -213,7 +213,7 @@ impl Worker {
             self.io.own_counters().pipes.set(self.io.pipes.count() as u64);
         }
         self.listeners.retry(self.io.now, &mut self.io.ring);
-        self.take_leave();
+        self.close_due_sessions();
         self.forget_gone();
     }
 
@@ -240,20 +240,20 @@ impl Worker {
         }
     }
 
-    /// Lets those look for a place who stand in front of their lines.
-    fn serve_lines(&mut self) {
-        self.io.called = false;
+    /// Lets those look for a permit who stand in front of their queues.
+    fn serve_queues(&mut self) {
+        self.io.permit_freed = false;
         let table = Arc::clone(self.io.table.load());
         for service in table.all() {
-            let line = &service.state.line;
-            while let Some(front) = line.front() {
+            let queue = &service.state.queue;
+            while let Some(front) = queue.front() {
                 // Who made it the front has told its worker. To tell it again would be answered in kind, for ever, where another
-                // line's front is here.
+                // queue's front is here.
                 if front.worker != self.io.worker {
                     break;
                 }
                 self.drive(front.slot, Event::Retry);
-                if line.front() == Some(front) {
+                if queue.front() == Some(front) {
                     break;
                 }
             }
@@ -275,7 +275,7 @@ impl Worker {
 
     fn obey(&mut self) {
         self.mailbox.clear_wakeups();
-        self.io.called = true;
+        self.io.permit_freed = true;
         self.see_changes();
         while let Some(command) = self.mailbox.next() {
             match command {
@@ -289,8 +289,8 @@ impl Worker {
                     self.stopping = true;
                     self.listeners.stop(&mut self.io.ring);
                 }
-                Command::Leave { service, backend, address, spread } => {
-                    self.farewell.note(&self.sessions, (&service, &backend, address), spread, self.io.now);
+                Command::CloseSessions { service, backend, address, spread } => {
+                    self.closing.note(&self.sessions, (&service, &backend, address), spread, self.io.now);
                 }
                 Command::End => {
                     let numbers: Vec<_> = self.sessions.iter().map(|(number, _)| number as u32).collect();
@@ -302,8 +302,8 @@ impl Worker {
     }
 
     /// Has those leave their backend whose turn it is.
-    fn take_leave(&mut self) {
-        while let Some(number) = self.farewell.next(&self.sessions, self.io.now) {
+    fn close_due_sessions(&mut self) {
+        while let Some(number) = self.closing.next(&self.sessions, self.io.now) {
             self.drive(number, Event::Leave);
         }
     }
@@ -328,7 +328,7 @@ impl Worker {
             {
                 self.admit(listener, client);
             }
-            if !(waiting == Waiting::Leave && self.listeners.take_turn_again(listener, &mut self.io.ring)) {
+            if !(waiting == Waiting::LeaveToOthers && self.listeners.take_turn_again(listener, &mut self.io.ring)) {
                 self.listeners.close(listener);
             }
         }
@@ -343,9 +343,9 @@ impl Worker {
         let limits = limits(&service.settings);
         let counters = state.counters.of(self.io.worker);
         counters.accepted.add(1);
-        // The service's place first: a client that its service refuses must not take the process's last place, not even for a moment.
-        let service = Lease::take(&state);
-        let process = service.as_ref().and_then(|_| Lease::take(&self.process));
+        // The service's permit first: a client that its service refuses must not take the process's last permit, not even for a moment.
+        let service = Permit::take(&state);
+        let process = service.as_ref().and_then(|_| Permit::take(&self.process));
         let refused = match (service, process) {
             (Some(service), Some(process)) if self.sessions.len() < SLOTS => {
                 let accepted = Accepted { client, service, process };

@@ -35,7 +35,7 @@ pub enum Command {
     End,
     /// End the sessions with a backend, spread over a time, so that their clients do not all come back at once; who is still being
     /// connected to it goes to another one.
-    Leave {
+    CloseSessions {
         /// The service's name.
         service: Arc<str>,
         /// The backend's name.
@@ -53,7 +53,7 @@ pub enum Waiting {
     /// They are served first: nobody else would.
     Serve,
     /// They stay: others accept on the same socket.
-    Leave,
+    LeaveToOthers,
 }
 
 /// A listening socket and whom it serves; shared by the control plane and the workers that accept on it.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use super::backend::{Backend, Lease};
+use super::backend::{Backend, Permit};
 use super::first::First;
 use super::least_connections::LeastConnections;
 use super::random_two::RandomTwo;
@@ -23,7 +23,7 @@ pub enum Algorithm {
     RandomTwo,
     /// The same client to the same backend.
     SourceHash,
-    /// The first in the file's order that has a free place.
+    /// The first in the file's order that has a free permit.
     First,
 }
 
@@ -74,7 +74,7 @@ impl Chooser {
 
     /// A place in one of those who serve, unless all are tried or full.
     #[inline]
-    pub(super) fn choose(&self, candidates: &Candidates<'_>, client: Option<IpAddr>) -> Option<Lease<Backend>> {
+    pub(super) fn choose(&self, candidates: &Candidates<'_>, client: Option<IpAddr>) -> Option<Permit<Backend>> {
         match self {
             Self::RoundRobin(chooser) => chooser.choose(candidates),
             Self::LeastConnections(chooser) => chooser.choose(candidates),
@@ -103,12 +103,12 @@ impl Candidates<'_> {
 
     /// A place in this one, unless it is tried or full.
     #[inline]
-    pub(super) fn take(&self, index: u32) -> Option<Lease<Backend>> {
-        if self.is_tried(index) { None } else { Lease::take(&self.backends[index as usize]) }
+    pub(super) fn take(&self, index: u32) -> Option<Permit<Backend>> {
+        if self.is_tried(index) { None } else { Permit::take(&self.backends[index as usize]) }
     }
 
-    /// The first free place from `start` on and round, so that no neighbour of a busy one is favoured.
-    pub(super) fn scan(&self, indices: &[u32], start: u64) -> Option<Lease<Backend>> {
+    /// The first free permit from `start` on and round, so that no neighbour of a busy one is favoured.
+    pub(super) fn scan(&self, indices: &[u32], start: u64) -> Option<Permit<Backend>> {
         let (before, after) = indices.split_at((start % indices.len().max(1) as u64) as usize);
         after.iter().chain(before).find_map(|&index| self.take(index))
     }

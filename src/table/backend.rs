@@ -37,7 +37,7 @@ pub struct Backend {
     /// Where it listens.
     pub address: SocketAddr,
     /// Sessions open with it now, and how many there may be.
-    pub places: Places,
+    pub permits: Permits,
     /// What each worker counts of it.
     pub counters: PerWorker<BackendCounters>,
     /// What the control plane, alone, has last decided about it. Picks do not look here: the table holds only those who may serve.
@@ -62,7 +62,7 @@ impl Backend {
         Self {
             name,
             address,
-            places: Places::new(limit),
+            permits: Permits::new(limit),
             counters: PerWorker::new(workers),
             condition: ArcSwap::from_pointee(condition),
             probes: ProbeCounters::default(),
@@ -93,9 +93,9 @@ impl Backend {
     }
 }
 
-/// A number of places, each held by a [`Lease`]: exact across threads, never overshot.
+/// A number of permits, each held by a [`Permit`]: exact across threads, never overshot.
 #[derive(Debug)]
-pub struct Places {
+pub struct Permits {
     taken: AtomicU32,
     /// The most that were ever taken at once.
     peak: AtomicU32,
@@ -103,8 +103,8 @@ pub struct Places {
     limit: AtomicU32,
 }
 
-impl Places {
-    /// Places up to `limit`, or without one.
+impl Permits {
+    /// Permits up to `limit`, or without one.
     pub fn new(limit: Option<NonZeroU32>) -> Self {
         Self {
             taken: AtomicU32::new(0),
@@ -113,12 +113,12 @@ impl Places {
         }
     }
 
-    /// Places taken now.
+    /// Permits taken now.
     pub fn taken(&self) -> u32 {
         self.taken.load(Ordering::Relaxed)
     }
 
-    /// The most places that were taken at once so far.
+    /// The most permits that were taken at once so far.
     pub fn peak(&self) -> u32 {
         self.peak.load(Ordering::Relaxed)
     }
@@ -128,13 +128,13 @@ impl Places {
         Some(self.limit.load(Ordering::Relaxed)).filter(|&limit| limit != u32::MAX)
     }
 
-    /// Whether no place is free when so many are taken.
+    /// Whether No permit is free when so many are taken.
     #[inline]
     pub(super) fn are_full(&self, taken: u32) -> bool {
         taken >= self.limit.load(Ordering::Relaxed)
     }
 
-    /// Changes the limit. Places already taken stay taken, also beyond it.
+    /// Changes the limit. Permits already taken stay taken, also beyond it.
     pub fn set_limit(&self, limit: Option<NonZeroU32>) {
         self.limit.store(limit.map_or(u32::MAX, NonZeroU32::get), Ordering::Relaxed);
     }
@@ -154,7 +154,7 @@ impl Places {
         true
     }
 
-    /// Takes a place if exactly so many are taken and one more may be.
+    /// Takes a permit if exactly so many are taken and one more may be.
     fn take_after(&self, taken: u32) -> bool {
         !self.are_full(taken)
             && self.taken.compare_exchange(taken, taken + 1, Ordering::AcqRel, Ordering::Relaxed).is_ok()
@@ -162,48 +162,48 @@ impl Places {
     }
 }
 
-/// Whatever has [`Places`] to lease.
-pub trait HasPlaces {
-    /// Its places.
-    fn places(&self) -> &Places;
+/// Whatever has [`Permits`] to permit.
+pub trait HasPermits {
+    /// Its permits.
+    fn permits(&self) -> &Permits;
 }
 
-impl HasPlaces for Backend {
-    fn places(&self) -> &Places {
-        &self.places
+impl HasPermits for Backend {
+    fn permits(&self) -> &Permits {
+        &self.permits
     }
 }
 
-impl HasPlaces for Places {
-    fn places(&self) -> &Places {
+impl HasPermits for Permits {
+    fn permits(&self) -> &Permits {
         self
     }
 }
 
-/// One taken place; dropping it gives the place back, so that a gauge cannot leak.
+/// one taken permit; dropping it gives the permit back, so that a gauge cannot leak.
 #[derive(Debug)]
-pub struct Lease<T: HasPlaces>(Arc<T>);
+pub struct Permit<T: HasPermits>(Arc<T>);
 
-impl<T: HasPlaces> Lease<T> {
+impl<T: HasPermits> Permit<T> {
     /// A place of `owner`, unless all are taken.
     pub fn take(owner: &Arc<T>) -> Option<Self> {
-        owner.places().take().then(|| Self(Arc::clone(owner)))
+        owner.permits().take().then(|| Self(Arc::clone(owner)))
     }
 
     /// A place of `owner` if exactly `taken` are taken and one is free: the basis of the decision still holds.
     pub(super) fn take_after(owner: &Arc<T>, taken: u32) -> Option<Self> {
-        owner.places().take_after(taken).then(|| Self(Arc::clone(owner)))
+        owner.permits().take_after(taken).then(|| Self(Arc::clone(owner)))
     }
 }
 
-impl<T: HasPlaces> Lease<T> {
-    /// Whose place it is.
+impl<T: HasPermits> Permit<T> {
+    /// Whose permit it is.
     pub fn owner(&self) -> &Arc<T> {
         &self.0
     }
 }
 
-impl<T: HasPlaces> std::ops::Deref for Lease<T> {
+impl<T: HasPermits> std::ops::Deref for Permit<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -211,8 +211,8 @@ impl<T: HasPlaces> std::ops::Deref for Lease<T> {
     }
 }
 
-impl<T: HasPlaces> Drop for Lease<T> {
+impl<T: HasPermits> Drop for Permit<T> {
     fn drop(&mut self) {
-        self.0.places().taken.fetch_sub(1, Ordering::AcqRel);
+        self.0.permits().taken.fetch_sub(1, Ordering::AcqRel);
     }
 }

@@ -1,7 +1,7 @@
-//! The first in the order of the file that has a free place.
+//! The first in the order of the file that has a free permit.
 
 use super::algorithm::{Candidates, Serving};
-use super::backend::{Backend, Lease};
+use super::backend::{Backend, Permit};
 
 /// Those who may serve, in the order of the file.
 #[derive(Debug)]
@@ -14,7 +14,7 @@ impl First {
         Self { order: serving.iter().map(|one| one.index).collect() }
     }
 
-    pub(super) fn choose(&self, candidates: &Candidates<'_>) -> Option<Lease<Backend>> {
+    pub(super) fn choose(&self, candidates: &Candidates<'_>) -> Option<Permit<Backend>> {
         self.order.iter().find_map(|&index| candidates.take(index))
     }
 }

@@ -1,7 +1,7 @@
 //! The fewest open sessions for its weight, exact across workers.
 
 use super::algorithm::{Candidates, Serving};
-use super::backend::{Backend, Lease};
+use super::backend::{Backend, Permit};
 use super::round_robin::RoundRobin;
 
 /// How often a pick looks again because another worker was faster. Each time, that one has got on.
@@ -17,18 +17,18 @@ pub(super) struct LeastConnections {
 
 impl LeastConnections {
     pub(super) fn new(serving: Vec<Serving>) -> Self {
-        let places: Vec<Serving> =
+        let permits: Vec<Serving> =
             serving.iter().zip(0..).map(|(one, index)| Serving { index, weight: one.weight }).collect();
-        Self { turns: RoundRobin::new(&places), serving: serving.into() }
+        Self { turns: RoundRobin::new(&permits), serving: serving.into() }
     }
 
-    pub(super) fn choose(&self, candidates: &Candidates<'_>) -> Option<Lease<Backend>> {
+    pub(super) fn choose(&self, candidates: &Candidates<'_>) -> Option<Permit<Backend>> {
         let start = self.turns.next(candidates.cursor)? as usize;
         for _ in 0..LOOKS {
             let (index, taken) = self.least(candidates, start)?;
             // Only if it is still the number that was compared: otherwise another worker has changed what is least.
-            if let Some(lease) = Lease::take_after(&candidates.backends[index as usize], taken) {
-                return Some(lease);
+            if let Some(permit) = Permit::take_after(&candidates.backends[index as usize], taken) {
+                return Some(permit);
             }
         }
         self.least(candidates, start).and_then(|(index, _)| candidates.take(index))
@@ -42,11 +42,11 @@ impl LeastConnections {
         let (mut its, mut weight) = (1_u64 << 40, 1);
         for part in [after, before] {
             for &one in part {
-                let places = &candidates.backends[one.index as usize].places;
-                let taken = places.taken();
+                let permits = &candidates.backends[one.index as usize].permits;
+                let taken = permits.taken();
                 // taken / weight, compared without division.
                 if u64::from(taken) * weight < its * u64::from(one.weight)
-                    && !places.are_full(taken)
+                    && !permits.are_full(taken)
                     && !candidates.is_tried(one.index)
                 {
                     least = Some((one.index, taken));

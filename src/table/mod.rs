@@ -3,11 +3,11 @@
 mod algorithm;
 mod backend;
 mod first;
+mod first_speaker;
 mod least_connections;
-mod line;
 mod maglev;
 mod mixing;
-mod opening;
+mod queue;
 mod random_two;
 mod round_robin;
 mod service;
@@ -23,10 +23,10 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 pub use self::algorithm::Algorithm;
-pub use self::backend::{Backend, HasPlaces, Lease, Places, Role};
-pub use self::line::{Line, Ticket};
+pub use self::backend::{Backend, HasPermits, Permit, Permits, Role};
+pub use self::first_speaker::FirstSpeaker;
 pub use self::mixing::splitmix64;
-pub use self::opening::Opening;
+pub use self::queue::{Queue, Ticket};
 pub use self::service::{Member, Roster, Service, Standby, Unpicked};
 use crate::observe::counters::{Counter, PerWorker, Refused, ServiceCounters};
 use crate::observe::redundancy::Redundancy;
@@ -78,7 +78,7 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// Different backends tried for one client, 1 to 8.
     pub connect_attempts: u8,
-    /// How long a client may wait for a place.
+    /// How long a client may wait for a permit.
     pub queue: Duration,
     /// No byte either way for this long ends a session.
     pub idle: Duration,
@@ -111,11 +111,11 @@ pub struct ServiceState {
     /// Its number, which sessions and listeners know it by whatever place it has in a table. Unique while it lasts.
     pub number: usize,
     /// Sessions open now, and how many there may be.
-    pub places: Places,
-    /// Who waits for a place in a backend.
-    pub line: Line,
+    pub permits: Permits,
+    /// Who waits for a permit in a backend.
+    pub queue: Queue,
     /// Who speaks first in its sessions.
-    pub opening: Opening,
+    pub first_speaker: FirstSpeaker,
     /// The cursor that all workers advance.
     pub cursor: AtomicU64,
     /// What each worker counts of it.
@@ -125,14 +125,14 @@ pub struct ServiceState {
 }
 
 impl ServiceState {
-    /// A service without a session: how many there may be, how many clients may wait for a place, and how many workers count.
+    /// A service without a session: how many there may be, how many clients may wait for a permit, and how many workers count.
     pub fn new(name: Arc<str>, number: usize, limit: Option<NonZeroU32>, queue: u32, workers: usize) -> Self {
         Self {
             name,
             number,
-            places: Places::new(limit),
-            line: Line::new(queue),
-            opening: Opening::default(),
+            permits: Permits::new(limit),
+            queue: Queue::new(queue),
+            first_speaker: FirstSpeaker::default(),
             cursor: AtomicU64::new(0),
             counters: PerWorker::new(workers),
             redundancy: Redundancy::default(),
@@ -152,8 +152,8 @@ impl ServiceState {
     }
 }
 
-impl HasPlaces for ServiceState {
-    fn places(&self) -> &Places {
-        &self.places
+impl HasPermits for ServiceState {
+    fn permits(&self) -> &Permits {
+        &self.permits
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::algorithm::{Candidates, Serving};
-use super::backend::{Backend, Lease};
+use super::backend::{Backend, Permit};
 use super::mixing::{below, splitmix64};
 
 /// How often a pick draws before it looks at everyone.
@@ -30,15 +30,15 @@ impl RandomTwo {
         Self { columns: columns(&serving), indices }
     }
 
-    pub(super) fn choose(&self, candidates: &Candidates<'_>) -> Option<Lease<Backend>> {
+    pub(super) fn choose(&self, candidates: &Candidates<'_>) -> Option<Permit<Backend>> {
         let step = candidates.cursor.fetch_add(1, Ordering::Relaxed);
         // Each step has its own block of the sequence.
         let mut randoms = (0..).map(|k| splitmix64(step.wrapping_mul(4 * DRAWS).wrapping_add(k)));
         for _ in 0..if self.columns.is_empty() { 0 } else { DRAWS } {
             let one = self.draw(randoms.next()?);
             let other = self.draw_other(one, || randoms.next().unwrap_or(step));
-            if let Some(lease) = self.better(candidates, one, other) {
-                return Some(lease);
+            if let Some(permit) = self.better(candidates, one, other) {
+                return Some(permit);
             }
         }
         candidates.scan(&self.indices, splitmix64(step))
@@ -66,8 +66,8 @@ impl RandomTwo {
     }
 
     /// A place in the less loaded one, among equals in the one drawn first; in the other where that is tried or full.
-    fn better(&self, candidates: &Candidates<'_>, one: Serving, other: Serving) -> Option<Lease<Backend>> {
-        let taken = |of: Serving| u64::from(candidates.backends[of.index as usize].places.taken());
+    fn better(&self, candidates: &Candidates<'_>, one: Serving, other: Serving) -> Option<Permit<Backend>> {
+        let taken = |of: Serving| u64::from(candidates.backends[of.index as usize].permits.taken());
         let swap = taken(other) * u64::from(one.weight) < taken(one) * u64::from(other.weight);
         let (better, worse) = if swap { (other, one) } else { (one, other) };
         candidates.take(better.index).or_else(|| candidates.take(worse.index))

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::algorithm::{Candidates, Serving};
-use super::backend::{Backend, Lease};
+use super::backend::{Backend, Permit};
 
 /// The order in which backends take their turns: each appears as often as its weight says, spread evenly.
 #[derive(Debug)]
@@ -46,12 +46,12 @@ impl RoundRobin {
 
     /// The next in turn, passing over those who are tried or full by taking the cursor's next step. Exact across workers.
     #[inline]
-    pub(super) fn choose(&self, candidates: &Candidates<'_>) -> Option<Lease<Backend>> {
+    pub(super) fn choose(&self, candidates: &Candidates<'_>) -> Option<Permit<Backend>> {
         // A step usually succeeds at once. Where most are full, stepping could go on for a whole period of the order, so it is
         // cut short and everyone is looked at once.
         for _ in 0..2 * self.indices.len() {
-            if let Some(lease) = candidates.take(self.next(candidates.cursor)?) {
-                return Some(lease);
+            if let Some(permit) = candidates.take(self.next(candidates.cursor)?) {
+                return Some(permit);
             }
         }
         candidates.scan(&self.indices, candidates.cursor.load(Ordering::Relaxed))

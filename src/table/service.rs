@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::algorithm::{Algorithm, Candidates, Chooser};
-use super::backend::{Backend, Lease};
+use super::backend::{Backend, Permit};
 use super::{ServiceState, Settings};
 
 /// A primary, and how much of it may be used now.
@@ -151,26 +151,26 @@ impl Service {
     /// A place in the backend that this client goes to: in a primary by the algorithm, passing over those in `tried` and those
     /// that are full; in a backup, in their order, only when no primary can be had. Lock-free.
     #[inline]
-    pub fn pick(&self, tried: &[Arc<Backend>], client: Option<IpAddr>) -> Result<Lease<Backend>, Unpicked> {
+    pub fn pick(&self, tried: &[Arc<Backend>], client: Option<IpAddr>) -> Result<Permit<Backend>, Unpicked> {
         let candidates = Candidates { backends: &self.backends, tried, cursor: &self.state.cursor };
         match self.chooser.choose(&candidates, client) {
-            Some(lease) => Ok(lease),
+            Some(permit) => Ok(permit),
             None => self.pick_backup(tried),
         }
     }
 
-    /// Whether this one of the service may serve and has a free place.
-    pub fn has_place(&self, one: &Arc<Backend>) -> bool {
+    /// Whether this one of the service may serve and has a free permit.
+    pub fn has_permit(&self, one: &Arc<Backend>) -> bool {
         let primaries = self.backends.iter().zip(self.shares.iter().map(|share| *share > 0));
         let mut all = primaries.chain(self.backups.iter().zip(self.standing_by.iter().copied()));
-        !one.places.are_full(one.places.taken()) && all.any(|(own, may_serve)| may_serve && Arc::ptr_eq(own, one))
+        !one.permits.are_full(one.permits.taken()) && all.any(|(own, may_serve)| may_serve && Arc::ptr_eq(own, one))
     }
 
-    fn pick_backup(&self, tried: &[Arc<Backend>]) -> Result<Lease<Backend>, Unpicked> {
+    fn pick_backup(&self, tried: &[Arc<Backend>]) -> Result<Permit<Backend>, Unpicked> {
         let is_tried = |backend: &Arc<Backend>| tried.iter().any(|t| Arc::ptr_eq(t, backend));
         let ready = || self.backups.iter().zip(&self.standing_by).filter(|(_, may)| **may).map(|(backup, _)| backup);
-        if let Some(lease) = ready().filter(|backup| !is_tried(backup)).find_map(Lease::take) {
-            return Ok(lease);
+        if let Some(permit) = ready().filter(|backup| !is_tried(backup)).find_map(Permit::take) {
+            return Ok(permit);
         }
         let serving = self.backends.iter().zip(&self.shares).filter(|(_, share)| **share > 0).map(|(one, _)| one);
         let mut all = serving.chain(ready());

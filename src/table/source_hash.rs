@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::algorithm::Candidates;
-use super::backend::{Backend, Lease};
+use super::backend::{Backend, Permit};
 use super::maglev;
 use super::mixing::{below, of_address, splitmix64};
 use super::service::Member;
@@ -41,7 +41,7 @@ impl SourceHash {
         Arc::clone(&self.entries)
     }
 
-    pub(super) fn choose(&self, candidates: &Candidates<'_>, client: Option<IpAddr>) -> Option<Lease<Backend>> {
+    pub(super) fn choose(&self, candidates: &Candidates<'_>, client: Option<IpAddr>) -> Option<Permit<Backend>> {
         if self.serving.is_empty() {
             return None;
         }
@@ -52,8 +52,8 @@ impl SourceHash {
             let index = self.entries[below(random, maglev::SIZE as u64) as usize];
             // The low bits have no part in the choice of the entry: a client that a growing share has admitted stays admitted.
             let admitted = (random & 0xff) < u64::from(self.shares[usize::from(index)]);
-            if admitted && let Some(lease) = candidates.take(u32::from(index)) {
-                return Some(lease);
+            if admitted && let Some(permit) = candidates.take(u32::from(index)) {
+                return Some(permit);
             }
         }
         candidates.scan(&self.serving, hash)

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use balancer::observe::condition::{Condition, State};
-use balancer::table::{Algorithm, Backend, Lease, Member, Roster, Service, ServiceState, Settings};
+use balancer::table::{Algorithm, Backend, Permit, Member, Roster, Service, ServiceState, Settings};
 use pingora_load_balancing::LoadBalancer;
 use pingora_load_balancing::selection::{BackendIter, BackendSelection, Consistent, FNVHash, Random, RoundRobin};
 
@@ -46,10 +46,10 @@ fn median(mut pick: impl FnMut(u32)) -> f64 {
     runs[5]
 }
 
-/// The choice, the place in the backend, and giving the place back; each backend has a session already.
+/// The choice, the place in the backend, and giving the permit back; each backend has a session already.
 fn ours(algorithm: Algorithm, size: u16) -> f64 {
     let service = service(algorithm, size);
-    let _held: Vec<_> = service.backends.iter().map(Lease::take).collect();
+    let _held: Vec<_> = service.backends.iter().map(Permit::take).collect();
     median(|client| {
         let client = service.needs_client().then(|| IpAddr::from(Ipv4Addr::from_bits(client)));
         let _ = black_box(service.pick(&[], client));

@@ -10,7 +10,7 @@ use super::{exchange, request, start, view};
 use crate::messages::{AdminRequest, Reply};
 use crate::observe::counters::{Closed, Probed, Refused};
 use crate::observe::running::Reloaded;
-use crate::table::Lease;
+use crate::table::Permit;
 
 fn get_json(path: &Path, target: &str) -> Json {
     let (code, head, body) = request(path, "GET", target);
@@ -54,7 +54,7 @@ fn the_status_tells_names_numbers_and_reasons() {
     service.state.counters.of(0).refused[Refused::Descriptors as usize].add(5);
     service.state.counters.of(1).refused[Refused::NoBackend as usize].add(1);
     running.view.counters.of(0).pipes.set(6);
-    let held = (Lease::take(&running.view.sessions), Lease::take(&service.state), Lease::take(backend));
+    let held = (Permit::take(&running.view.sessions), Permit::take(&service.state), Permit::take(backend));
 
     let status = get_json(&running.path, "/v1/status");
     assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
@@ -118,7 +118,7 @@ fn the_metrics_are_the_sums_over_all_workers() {
     backend.probes.time.record(700);
     // Beyond the last bound.
     service.state.counters.of(0).duration.record(4000 * 1_000_000);
-    let _held = Lease::take(&service.state);
+    let _held = Permit::take(&service.state);
 
     let scrape = scrape(&running.path);
     let of = |name, labels| sample(&scrape, name, labels);

@@ -13,9 +13,9 @@ const LOOK: Duration = Duration::from_secs(5);
 
 impl Tracked {
     /// Who, from what to what, why, and what is left to serve.
-    pub(super) fn announce(&mut self, place: usize, from: State, reason: &str, kind: Kind, by: Option<&str>) {
+    pub(super) fn announce(&mut self, index: usize, from: State, reason: &str, kind: Kind, by: Option<&str>) {
         let label = self.record_state();
-        let watched = &self.backends[place];
+        let watched = &self.backends[index];
         let Backend { name, address, .. } = &*watched.backend;
         let role = if watched.role == Role::Backup { "backup" } else { "backend" };
         let (service, to) = (&self.state.name, watched.state());
@@ -55,7 +55,7 @@ impl Tracked {
     /// The service's state in a word, of which the timeline is told now.
     fn record_state(&mut self) -> &'static str {
         let ((up, backends), (backups_up, _)) = (self.count(Role::Primary), self.count(Role::Backup));
-        let on_backups = self.of(Role::Backup).any(|watched| watched.backend.places.taken() > 0);
+        let on_backups = self.of(Role::Backup).any(|watched| watched.backend.permits.taken() > 0);
         let standing = Standing { backends, up, backups_up, on_backups };
         let alone = standing.on_backups && standing.up == standing.backends;
         self.look = alone.then(|| Instant::now() + LOOK);

@@ -32,8 +32,8 @@ impl Fleet {
         guard: u8,
         force: bool,
     ) -> Result<String, String> {
-        let (service, place) = self.find(service, backend)?;
-        let again = service.backends[place].drain.is_some();
+        let (service, index) = self.find(service, backend)?;
+        let again = service.backends[index].drain.is_some();
         if again && drain.purpose == Purpose::Drill {
             // Its end would be the end of somebody's maintenance.
             return Err(format!(
@@ -42,7 +42,7 @@ impl Fleet {
             ));
         }
         if !again && !force {
-            service.may_lose(place, guard)?;
+            service.may_lose(index, guard)?;
         }
         let drain = match drain.abort {
             Some((most, _)) => Drain { abort: Some((most, service.state.refused())), ..drain },
@@ -50,7 +50,7 @@ impl Fleet {
         };
         let (until, by) = (drain.until, drain.by.clone());
         let kind = if drain.purpose == Purpose::Drill { Kind::Drill } else { Kind::Drain };
-        service.hold(place, drain, kind, Some(&by));
+        service.hold(index, drain, kind, Some(&by));
         let (name, left) = (format!("{}/{backend}", service.state.name), service.left());
         self.unsaved = true;
         self.publish_changes();
@@ -63,15 +63,15 @@ impl Fleet {
     /// # Errors
     /// There is no such backend, or it is not held out.
     pub(in crate::control) fn restore(&mut self, service: &str, backend: &str, by: &str) -> Result<String, String> {
-        let (tracked, place) = self.find(service, backend)?;
-        if tracked.backends[place].drain.is_none() {
-            let state = tracked.backends[place].state().label();
+        let (tracked, index) = self.find(service, backend)?;
+        if tracked.backends[index].drain.is_none() {
+            let state = tracked.backends[index].state().label();
             return Err(format!("{service}/{backend} is not held out: it is {state}"));
         }
-        self.release(service, place, &format!("brought back by {by}"), Kind::Restore, Some(by), Instant::now());
+        self.release(service, index, &format!("brought back by {by}"), Kind::Restore, Some(by), Instant::now());
         self.publish_changes();
-        let (tracked, place) = self.find(service, backend)?;
-        let when = if tracked.backends[place].state() == State::Up {
+        let (tracked, index) = self.find(service, backend)?;
+        let when = if tracked.backends[index].state() == State::Up {
             "it serves"
         } else {
             "it serves as soon as it passes a probe"
@@ -137,9 +137,9 @@ impl Fleet {
                 _ if drain.purpose == Purpose::Drill => {
                     note(format!("the drill with backend {backend} ended with the process"))
                 }
-                Ok((tracked, place)) if tracked.backends[place].backend.address == address => {
+                Ok((tracked, index)) if tracked.backends[index].backend.address == address => {
                     // Nobody has done it now: that was told when it was done.
-                    tracked.hold(place, drain, Kind::State, None)
+                    tracked.hold(index, drain, Kind::State, None)
                 }
                 _ => note(format!("backend {backend} ({address}) was held out, and is in the configuration no more")),
             }
@@ -209,8 +209,8 @@ impl Fleet {
         let today = Timestamp::now();
         let mut over = Vec::new();
         for service in &mut self.services {
-            for place in 0..service.backends.len() {
-                let Some(drain) = &service.backends[place].drain else { continue };
+            for index in 0..service.backends.len() {
+                let Some(drain) = &service.backends[index].drain else { continue };
                 let (by, until) = (drain.by.clone(), drain.until);
                 let costs = drain.abort.map(|(most, before)| (service.state.refused().saturating_sub(before), most));
                 if let Some((lost, most)) = costs
@@ -218,28 +218,28 @@ impl Fleet {
                 {
                     over.push((
                         Arc::clone(&service.state.name),
-                        place,
+                        index,
                         format!("drill aborted: {lost} clients were refused"),
                     ));
                 } else if until <= today {
                     let what = if drain.purpose == Purpose::Drill { "drill" } else { "maintenance" };
-                    over.push((Arc::clone(&service.state.name), place, format!("the {what} by {by} is over")));
+                    over.push((Arc::clone(&service.state.name), index, format!("the {what} by {by} is over")));
                 } else if !drain.reminded && half_time(drain) <= today {
-                    service.remind(place);
+                    service.remind(index);
                     self.unsaved = true;
                 }
             }
         }
-        for (service, place, reason) in over {
-            self.release(&service, place, &reason, Kind::LeaseEnded, None, now);
+        for (service, index, reason) in over {
+            self.release(&service, index, &reason, Kind::LeaseEnded, None, now);
         }
     }
 
-    fn release(&mut self, service: &str, place: usize, reason: &str, kind: Kind, by: Option<&str>, now: Instant) {
+    fn release(&mut self, service: &str, index: usize, reason: &str, kind: Kind, by: Option<&str>, now: Instant) {
         self.next_id += 1;
         let id = self.next_id;
         if let Some(tracked) = self.services.iter_mut().find(|tracked| &*tracked.state.name == service) {
-            tracked.release(place, id, reason, kind, by, now);
+            tracked.release(index, id, reason, kind, by, now);
         }
         self.number_all();
         (self.unsaved, self.rewatch) = (true, true);
@@ -295,7 +295,7 @@ impl Fleet {
         };
         let tracked = &mut self.services[at];
         match tracked.backends.iter().position(|watched| &*watched.backend.name == backend) {
-            Some(place) => Ok((tracked, place)),
+            Some(index) => Ok((tracked, index)),
             None => {
                 let all = tracked.backends.iter().map(|watched| &*watched.backend.name).collect();
                 Err(format!("{service} has no backend {backend}; it has {}", names(all)))
@@ -306,8 +306,8 @@ impl Fleet {
 
 impl Tracked {
     /// Holds a backend out, or goes on with that on other terms.
-    pub(super) fn hold(&mut self, place: usize, drain: Drain, kind: Kind, by: Option<&str>) {
-        let Some(watched) = self.backends.get_mut(place) else { return };
+    pub(super) fn hold(&mut self, index: usize, drain: Drain, kind: Kind, by: Option<&str>) {
+        let Some(watched) = self.backends.get_mut(index) else { return };
         let from = watched.state();
         let why = drain.why();
         let reason = format!("by {} until {}: {why}", drain.by, clock(drain.until));
@@ -315,12 +315,12 @@ impl Tracked {
         watched.ramp = None;
         watched.show(reason.clone());
         self.changed = true;
-        self.announce(place, from, &reason, kind, by);
+        self.announce(index, from, &reason, kind, by);
     }
 
     /// Lets a backend serve again, once it is probed: `id` is the prober's name for it from now on.
-    pub(super) fn release(&mut self, place: usize, id: Id, reason: &str, kind: Kind, by: Option<&str>, now: Instant) {
-        let Some(watched) = self.backends.get_mut(place) else { return };
+    pub(super) fn release(&mut self, index: usize, id: Id, reason: &str, kind: Kind, by: Option<&str>, now: Instant) {
+        let Some(watched) = self.backends.get_mut(index) else { return };
         watched.drain = None;
         watched.id = id;
         watched.health = watched.health.renewed();
@@ -329,12 +329,12 @@ impl Tracked {
         watched.backend.succeeded();
         watched.show(reason.to_owned());
         self.changed = true;
-        self.announce(place, State::Drained, reason, kind, by);
+        self.announce(index, State::Drained, reason, kind, by);
     }
 
     /// Says once that half of a drain's time is over.
-    pub(super) fn remind(&mut self, place: usize) {
-        let Some(watched) = self.backends.get_mut(place) else { return };
+    pub(super) fn remind(&mut self, index: usize) {
+        let Some(watched) = self.backends.get_mut(index) else { return };
         let Some(drain) = &mut watched.drain else { return };
         drain.reminded = true;
         let why = drain.why();
@@ -351,15 +351,15 @@ impl Tracked {
     }
 
     /// Whether the service can do without a backend.
-    fn may_lose(&self, place: usize, guard: u8) -> Result<(), String> {
-        let watched = &self.backends[place];
+    fn may_lose(&self, index: usize, guard: u8) -> Result<(), String> {
+        let watched = &self.backends[index];
         if watched.state() != State::Up {
             return Ok(());
         }
         let name = format!("{}/{}", self.state.name, watched.backend.name);
         let force = "if you mean it, add --force";
         let others =
-            self.backends.iter().enumerate().filter(|(other, watched)| *other != place && watched.state() == State::Up);
+            self.backends.iter().enumerate().filter(|(other, watched)| *other != index && watched.state() == State::Up);
         if others.clone().count() == 0 {
             return Err(format!("{name} is the last one that can serve: without it clients are refused; {force}"));
         }

@@ -100,8 +100,8 @@ impl Tracked {
         now: Instant,
     ) -> Vec<Watched> {
         self.changed = true;
-        self.state.places.set_limit(service.max_connections);
-        self.state.line.set_most(service.queue.size);
+        self.state.permits.set_limit(service.max_connections);
+        self.state.queue.set_most(service.queue.size);
         self.algorithm = algorithm(service.balance);
         self.settings = Settings {
             connect_timeout: service.connect.timeout,
@@ -138,13 +138,13 @@ impl Tracked {
         }
         let removed = old.values().map(|watched| Arc::clone(&watched.backend));
         self.leaving = back.into_values().chain(removed).collect();
-        changes.into_iter().for_each(|(place, change)| self.apply(place, change, now));
+        changes.into_iter().for_each(|(index, change)| self.apply(index, change, now));
         old.into_values().collect()
     }
 
     /// Forgets removed backends that have no session any more.
     pub(super) fn forget_gone(&mut self) {
-        for backend in self.leaving.extract_if(.., |backend| backend.places.taken() == 0) {
+        for backend in self.leaving.extract_if(.., |backend| backend.permits.taken() == 0) {
             self.past_sessions += backend.counters.sum(|worker| worker.sessions.get());
             self.changed = true;
         }
@@ -193,8 +193,8 @@ impl Tracked {
     }
 
     /// Takes a change of a backend's state over, and writes its one line.
-    pub(super) fn apply(&mut self, place: usize, change: Option<Change>, now: Instant) {
-        let (Some(mut change), Some(watched)) = (change, self.backends.get_mut(place)) else { return };
+    pub(super) fn apply(&mut self, index: usize, change: Option<Change>, now: Instant) {
+        let (Some(mut change), Some(watched)) = (change, self.backends.get_mut(index)) else { return };
         if watched.drain.is_some() {
             // How it is shows when it comes back.
             return;
@@ -212,7 +212,7 @@ impl Tracked {
         watched.show(change.reason.clone());
         self.changed = true;
         let kind = if change.from == change.to { Kind::Disagree } else { Kind::State };
-        self.announce(place, change.from, &change.reason, kind, None);
+        self.announce(index, change.from, &change.reason, kind, None);
     }
 
     /// When [`Tracked::on_timer`] has something to do.
@@ -226,8 +226,8 @@ impl Tracked {
         if self.look.is_some_and(|look| look <= now) {
             self.announce_service();
         }
-        for place in 0..self.backends.len() {
-            let watched = &mut self.backends[place];
+        for index in 0..self.backends.len() {
+            let watched = &mut self.backends[index];
             if let Some((since, done)) = watched.ramp {
                 let passed = now.saturating_duration_since(since).as_micros() * u128::from(STEPS);
                 let steps =
@@ -238,7 +238,7 @@ impl Tracked {
                 }
             }
             let change = watched.health.on(HealthEvent::Tick, now);
-            self.apply(place, change, now);
+            self.apply(index, change, now);
         }
     }
 }
@@ -261,7 +261,7 @@ impl Watched {
             Some(back) => {
                 back.condition.store(Arc::new(condition));
                 back.succeeded();
-                back.places.set_limit(backend.max_connections);
+                back.permits.set_limit(backend.max_connections);
                 back
             }
             None => {
@@ -294,7 +294,7 @@ impl Watched {
     ) -> Option<Change> {
         self.role = role;
         self.weight = backend.weight.get();
-        self.backend.places.set_limit(backend.max_connections);
+        self.backend.permits.set_limit(backend.max_connections);
         self.backend.set_alarm(health.passive.and_then(NonZeroU32::new));
         self.target = target(backend, health);
         if health.slow_start.is_zero() {

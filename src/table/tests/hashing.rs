@@ -5,14 +5,14 @@ use crate::table::maglev;
 
 const CLIENTS: u32 = 50_000;
 
-fn places(service: &Service) -> Vec<usize> {
+fn slots(service: &Service) -> Vec<usize> {
     (0..CLIENTS).map(|client| visit(service, client)).collect()
 }
 
 fn with_share(share: u16) -> Vec<usize> {
     let mut members = members(&[1; 10]);
     members[3].share = share;
-    places(&service(roster(Algorithm::SourceHash, members)))
+    slots(&service(roster(Algorithm::SourceHash, members)))
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn a_reload_without_a_backend_moves_few_others() {
     let before = with_share(Member::WHOLE);
     let mut left = members(&[1; 10]);
     left.remove(3);
-    let after = places(&service(roster(Algorithm::SourceHash, left)));
+    let after = slots(&service(roster(Algorithm::SourceHash, left)));
     let stayed = before.iter().zip(&after).filter(|(before, _)| **before != 3);
     let (all, moved) = stayed.fold((0.0, 0.0), |(all, moved), (b, a)| (all + 1.0, moved + f64::from(u8::from(b != a))));
     let part = moved / all;
@@ -79,8 +79,8 @@ fn a_client_is_the_same_in_both_notations_and_by_all_of_its_ipv6_address() {
     assert_eq!(place("192.0.2.7"), place("::ffff:192.0.2.7"));
     let hosts: std::collections::HashSet<_> = (0..200).map(|host| place(&format!("2001:db8::{host:x}"))).collect();
     let nets: std::collections::HashSet<_> = (0..200).map(|net| place(&format!("2001:db8:{net:x}::1"))).collect();
-    // 200 throws into 50 places leave about one of them empty.
-    assert!(hosts.len() > 40 && nets.len() > 40, "{} and {} places", hosts.len(), nets.len());
+    // 200 throws into 50 slots leave about one of them empty.
+    assert!(hosts.len() > 40 && nets.len() > 40, "{} and {} slots", hosts.len(), nets.len());
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn a_successor_sends_clients_where_a_new_service_would() {
     heavier[1].weight = 9;
     for changed in [down, heavier, all[..3].to_vec()] {
         let roster = roster(Algorithm::SourceHash, changed);
-        assert_eq!(places(&first.successor(roster.clone(), first.settings)), places(&service(roster)));
+        assert_eq!(slots(&first.successor(roster.clone(), first.settings)), slots(&service(roster)));
     }
 }
 

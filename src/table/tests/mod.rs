@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use super::{Algorithm, Backend, Lease, Member, Roster, Service, ServiceState, Settings, Standby};
+use super::{Algorithm, Backend, Member, Permit, Roster, Service, ServiceState, Settings, Standby};
 use crate::observe::condition::{Condition, State};
 
 /// A backend named after its number, without a limit where that is 0.
@@ -28,7 +28,7 @@ fn members(weights: &[u16]) -> Vec<Member> {
 /// So many primaries with a limit each.
 fn limited(limits: &[u32]) -> Vec<Member> {
     let members = members(&vec![1; limits.len()]);
-    members.iter().zip(limits).for_each(|(member, &limit)| member.backend.places.set_limit(NonZeroU32::new(limit)));
+    members.iter().zip(limits).for_each(|(member, &limit)| member.backend.permits.set_limit(NonZeroU32::new(limit)));
     members
 }
 
@@ -56,9 +56,9 @@ fn service(roster: Roster) -> Service {
     Service::new(Arc::new(state), roster, settings)
 }
 
-/// The number of the backend that a place is in.
-fn number(lease: &Lease<Backend>) -> usize {
-    usize::from(lease.address.port() - 1000)
+/// The number of the backend that a permit is in.
+fn number(permit: &Permit<Backend>) -> usize {
+    usize::from(permit.address.port() - 1000)
 }
 
 /// Where a client goes that leaves at once.

@@ -15,11 +15,11 @@ fn every_algorithm_passes_over_those_away_tried_or_full() {
         let mut members = limited(&[0, 0, 1, 0]);
         members[0].share = 0;
         let service = service(roster(algorithm, members));
-        let _full = Lease::take(&service.backends[2]).unwrap();
+        let _full = Permit::take(&service.backends[2]).unwrap();
         let tried = [Arc::clone(&service.backends[1])];
         for client in 0..500 {
-            let lease = service.pick(&tried, Some(address(client))).unwrap();
-            assert_eq!(number(&lease), 3, "{algorithm:?}");
+            let permit = service.pick(&tried, Some(address(client))).unwrap();
+            assert_eq!(number(&permit), 3, "{algorithm:?}");
         }
     }
 }
@@ -41,7 +41,7 @@ fn backups_take_the_surplus_alone_in_their_order() {
         let roster = Roster { backups: backups(&[1, 2]), ..roster(algorithm, limited(&[2, 1])) };
         let service = service(roster);
         let mut held: Vec<_> = (0..6).map(|client| service.pick(&[], Some(address(client))).unwrap()).collect();
-        assert!(held[..3].iter().all(|lease| number(lease) < 100), "{algorithm:?}");
+        assert!(held[..3].iter().all(|permit| number(permit) < 100), "{algorithm:?}");
         assert_eq!(held[3..].iter().map(number).collect::<Vec<_>>(), [100, 101, 101], "{algorithm:?}");
         assert_eq!(service.pick(&[], Some(address(7))).unwrap_err(), Unpicked::Full, "{algorithm:?}");
         let freed = number(&held.remove(0));
@@ -98,7 +98,7 @@ fn tried_by_all_differs_from_full() {
         let roster = Roster { backups: backups(&[1]), ..roster(algorithm, limited(&[1, 1])) };
         let service = service(roster);
         let mut tried: Vec<_> = service.backends.to_vec();
-        let _full = Lease::take(&service.backups[0]).unwrap();
+        let _full = Permit::take(&service.backups[0]).unwrap();
         assert_eq!(service.pick(&tried, Some(address(0))).unwrap_err(), Unpicked::Full, "{algorithm:?}");
         tried.push(Arc::clone(&service.backups[0]));
         assert_eq!(service.pick(&tried, Some(address(0))).unwrap_err(), Unpicked::Exhausted, "{algorithm:?}");
@@ -144,6 +144,6 @@ fn who_is_held_out_is_not_tried_either_when_nobody_is_left() {
 fn the_least_loaded_goes_first_and_equals_take_turns() {
     let service = service(roster(Algorithm::LeastConnections, members(&[1, 1, 1])));
     assert_eq!((0..6).map(|client| visit(&service, client)).collect::<Vec<_>>(), [0, 1, 2, 0, 1, 2]);
-    let _long: Vec<_> = [0, 0, 2].iter().map(|&busy| Lease::take(&service.backends[busy]).unwrap()).collect();
+    let _long: Vec<_> = [0, 0, 2].iter().map(|&busy| Permit::take(&service.backends[busy]).unwrap()).collect();
     assert_eq!((0..3).map(|client| visit(&service, client)).collect::<Vec<_>>(), [1, 1, 1]);
 }

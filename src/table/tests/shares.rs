@@ -6,7 +6,7 @@ use crate::table::algorithm::serving;
 /// What is open with each after so many sessions that stay.
 fn held(service: &Service, sessions: u32) -> Vec<u32> {
     let _held: Vec<_> = (0..sessions).map(|client| service.pick(&[], Some(address(client))).unwrap()).collect();
-    service.backends.iter().map(|backend| backend.places.taken()).collect()
+    service.backends.iter().map(|backend| backend.permits.taken()).collect()
 }
 
 #[test]
@@ -26,7 +26,7 @@ fn idle_backends_are_visited_by_weight() {
 fn backends_that_are_equally_busy_for_their_weights_are_visited_by_weight_too() {
     let service = service(roster(Algorithm::LeastConnections, members(&[1, 2])));
     let [a, b] = [0, 1].map(|at| &service.backends[at]);
-    let _long = [a, b, b].map(|backend| Lease::take(backend).unwrap());
+    let _long = [a, b, b].map(|backend| Permit::take(backend).unwrap());
     assert_eq!(visits(&service, 300), [100, 200]);
 }
 

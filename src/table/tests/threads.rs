@@ -9,7 +9,7 @@ use crate::table::Unpicked;
 const THREADS: usize = 4;
 
 /// What each of several threads holds after so many picks.
-fn hold(service: &Service, picks: u32) -> Vec<Lease<Backend>> {
+fn hold(service: &Service, picks: u32) -> Vec<Permit<Backend>> {
     thread::scope(|scope| {
         let picking = |_| scope.spawn(|| (0..picks).map(|_| service.pick(&[], None).unwrap()).collect::<Vec<_>>());
         let threads: Vec<_> = (0..THREADS).map(picking).collect();
@@ -18,7 +18,7 @@ fn hold(service: &Service, picks: u32) -> Vec<Lease<Backend>> {
 }
 
 fn taken(service: &Service) -> Vec<u32> {
-    service.backends.iter().map(|backend| backend.places.taken()).collect()
+    service.backends.iter().map(|backend| backend.permits.taken()).collect()
 }
 
 #[test]
@@ -56,12 +56,12 @@ fn a_limit_is_reached_exactly_and_never_overshot() {
                     for round in 0..5_000 {
                         let client = Some(address(thread * 5_000 + round));
                         let held: Vec<_> = (0..4).filter_map(|_| service.pick(&[], client).ok()).collect();
-                        for lease in &held {
-                            let count = inside[number(lease)].fetch_add(1, Ordering::SeqCst) + 1;
-                            assert!(count <= limits[number(lease)], "{algorithm:?} overshot");
+                        for permit in &held {
+                            let count = inside[number(permit)].fetch_add(1, Ordering::SeqCst) + 1;
+                            assert!(count <= limits[number(permit)], "{algorithm:?} overshot");
                         }
-                        for lease in &held {
-                            inside[number(lease)].fetch_sub(1, Ordering::SeqCst);
+                        for permit in &held {
+                            inside[number(permit)].fetch_sub(1, Ordering::SeqCst);
                         }
                     }
                 });

@@ -1,4 +1,4 @@
-//! Clients of a service that wait for a place because every backend and backup is full: first come, first served, across all workers.
+//! Clients of a service that wait for a permit because every backend and backup is full: first come, first served, across all workers.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
@@ -19,13 +19,13 @@ pub struct Ticket {
 
 /// See the module. The lock is touched only while somebody waits.
 #[derive(Debug)]
-pub struct Line {
+pub struct Queue {
     most: AtomicU32,
     waiting: AtomicU32,
     waiters: Mutex<VecDeque<Waiter>>,
 }
 
-/// Who waits, and which backends have failed him: places there are of no use to him.
+/// Who waits, and which backends have failed him: permits there are of no use to him.
 #[derive(Debug)]
 struct Waiter {
     ticket: Ticket,
@@ -38,7 +38,7 @@ impl Waiter {
     }
 }
 
-impl Line {
+impl Queue {
     /// Nobody waits yet, and at most so many will.
     pub fn new(most: u32) -> Self {
         Self { most: AtomicU32::new(most), waiting: AtomicU32::new(0), waiters: Mutex::default() }
@@ -51,7 +51,7 @@ impl Line {
 
     /// How many wait now.
     ///
-    /// Who has just given a place back and reads 0 here has nobody to tell: whoever joins looks for a place again afterwards.
+    /// Who has just given a permit back and reads 0 here has nobody to tell: whoever joins looks for a permit again afterwards.
     pub fn waiting(&self) -> u32 {
         fence(Ordering::SeqCst);
         self.waiting.load(Ordering::Relaxed)
@@ -62,7 +62,7 @@ impl Line {
         if self.waiting() == 0 { None } else { self.waiters().front().map(|waiter| waiter.ticket) }
     }
 
-    /// Stands behind the last, unless as many wait as may. Who is in front then must look for a place once more: one given back
+    /// Stands behind the last, unless as many wait as may. Who is in front then must look for a permit once more: one given back
     /// in between was told to nobody. `tried`: backends that have failed this client.
     #[must_use]
     pub fn join(&self, ticket: Ticket, tried: &[Arc<Backend>]) -> bool {
@@ -75,12 +75,12 @@ impl Line {
         true
     }
 
-    /// Where a place is free in a backend that has failed the one in front, he is of no use to it, but would hold up all others:
+    /// Where a permit is free in a backend that has failed the one in front, he is of no use to it, but would hold up all others:
     /// the first one who can use it steps in front of him. Answers whether somebody did, who is to be told.
-    pub fn let_pass(&self, has_place: impl Fn(&Arc<Backend>) -> bool) -> bool {
+    pub fn let_pass(&self, has_permit: impl Fn(&Arc<Backend>) -> bool) -> bool {
         let mut waiters = self.waiters();
         let Some(front) = waiters.front().filter(|front| !front.tried.is_empty()) else { return false };
-        let free: Vec<_> = front.tried.iter().filter(|backend| has_place(backend)).cloned().collect();
+        let free: Vec<_> = front.tried.iter().filter(|backend| has_permit(backend)).cloned().collect();
         let able = |waiter: &Waiter| free.iter().any(|backend| waiter.can_use(backend));
         let passing = waiters.iter().position(able).and_then(|place| waiters.remove(place));
         passing.map(|waiter| waiters.push_front(waiter)).is_some()
@@ -117,22 +117,22 @@ mod tests {
 
     #[test]
     fn who_came_first_is_first_and_no_more_wait_than_may() {
-        let line = Line::new(2);
-        assert_eq!((line.waiting(), line.front()), (0, None));
-        assert!(line.join(ticket(1), &[]) && line.join(ticket(2), &[]) && !line.join(ticket(3), &[]));
-        assert_eq!((line.waiting(), line.front()), (2, Some(ticket(1))));
-        assert!(line.leave(ticket(1)), "another is in front now");
-        assert!(!line.leave(ticket(1)), "it has left already");
-        assert_eq!(line.front(), Some(ticket(2)));
-        assert!(line.join(ticket(3), &[]));
-        assert!(!line.leave(ticket(3)), "it was not in front");
-        assert!(!line.leave(ticket(2)), "nobody is left");
-        assert_eq!(line.waiting(), 0);
+        let queue = Queue::new(2);
+        assert_eq!((queue.waiting(), queue.front()), (0, None));
+        assert!(queue.join(ticket(1), &[]) && queue.join(ticket(2), &[]) && !queue.join(ticket(3), &[]));
+        assert_eq!((queue.waiting(), queue.front()), (2, Some(ticket(1))));
+        assert!(queue.leave(ticket(1)), "another is in front now");
+        assert!(!queue.leave(ticket(1)), "it has left already");
+        assert_eq!(queue.front(), Some(ticket(2)));
+        assert!(queue.join(ticket(3), &[]));
+        assert!(!queue.leave(ticket(3)), "it was not in front");
+        assert!(!queue.leave(ticket(2)), "nobody is left");
+        assert_eq!(queue.waiting(), 0);
     }
 
     #[test]
     fn nobody_waits_where_nobody_may() {
-        assert!(!Line::new(0).join(ticket(1), &[]));
+        assert!(!Queue::new(0).join(ticket(1), &[]));
     }
 
     #[test]
@@ -141,15 +141,15 @@ mod tests {
             let condition = Condition::new(State::Up, "for a test");
             Arc::new(Backend::new(name.into(), ([127, 0, 0, 1], 80).into(), None, condition, 1))
         });
-        let line = Line::new(9);
+        let queue = Queue::new(9);
         let failed = [vec![Arc::clone(&a)], vec![Arc::clone(&a)], vec![Arc::clone(&b)], vec![]];
-        (1..).zip(&failed).for_each(|(slot, tried)| assert!(line.join(ticket(slot), tried)));
-        assert!(!line.let_pass(|_| false), "no place is free");
-        assert!(!line.let_pass(|free| Arc::ptr_eq(free, &b)), "the one in front can use it himself");
-        assert!(line.let_pass(|free| Arc::ptr_eq(free, &a)));
-        assert_eq!(line.front(), Some(ticket(3)));
-        assert!(line.leave(ticket(3)) && line.let_pass(|_| true));
-        assert!(line.leave(ticket(4)) && !line.let_pass(|_| true), "both that are left were failed by it");
-        assert_eq!((line.front(), line.waiting()), (Some(ticket(1)), 2));
+        (1..).zip(&failed).for_each(|(slot, tried)| assert!(queue.join(ticket(slot), tried)));
+        assert!(!queue.let_pass(|_| false), "No permit is free");
+        assert!(!queue.let_pass(|free| Arc::ptr_eq(free, &b)), "the one in front can use it himself");
+        assert!(queue.let_pass(|free| Arc::ptr_eq(free, &a)));
+        assert_eq!(queue.front(), Some(ticket(3)));
+        assert!(queue.leave(ticket(3)) && queue.let_pass(|_| true));
+        assert!(queue.leave(ticket(4)) && !queue.let_pass(|_| true), "both that are left were failed by it");
+        assert_eq!((queue.front(), queue.waiting()), (Some(ticket(1)), 2));
     }
 }

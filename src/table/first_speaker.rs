@@ -7,9 +7,9 @@ const STREAK: u8 = 8;
 
 /// What the last sessions of a service were opened by. Shared by all workers; a count lost between two of them does no harm.
 #[derive(Debug, Default)]
-pub struct Opening(AtomicU8);
+pub struct FirstSpeaker(AtomicU8);
 
-impl Opening {
+impl FirstSpeaker {
     /// The next session's client is expected to speak first.
     #[inline]
     pub fn by_client(&self) -> bool {
@@ -33,16 +33,16 @@ mod tests {
 
     #[test]
     fn only_a_row_of_sessions_opened_by_clients_counts_and_one_other_ends_it() {
-        let opening = Opening::default();
+        let first_speaker = FirstSpeaker::default();
         for _ in 0..3 {
             for _ in 0..STREAK {
-                assert!(!opening.by_client());
-                opening.seen(true);
+                assert!(!first_speaker.by_client());
+                first_speaker.seen(true);
             }
-            opening.seen(true);
-            assert!(opening.by_client());
-            opening.seen(false);
+            first_speaker.seen(true);
+            assert!(first_speaker.by_client());
+            first_speaker.seen(false);
         }
-        assert!(!opening.by_client());
+        assert!(!first_speaker.by_client());
     }
 }

@@ -14,7 +14,7 @@ use crate::table::Backend;
 
 /// One session, when its turn is, and whom it is to leave: it may be with another backend by then.
 #[derive(Debug)]
-struct Leaver {
+struct DueClose {
     at: Millis,
     slot: u32,
     generation: u32,
@@ -25,9 +25,9 @@ struct Leaver {
 
 /// See the module. The next one first.
 #[derive(Debug, Default)]
-pub(super) struct Farewell(VecDeque<Leaver>);
+pub(super) struct ClosingSchedule(VecDeque<DueClose>);
 
-impl Farewell {
+impl ClosingSchedule {
     /// Notes the sessions with a backend that is drained, which is known by its service, name and address: after a reload its name may
     /// be another's. What was noted of it before, for a drain on other terms, is over.
     pub(super) fn note(
@@ -40,7 +40,7 @@ impl Farewell {
         let leaver = |slot: &Slot| {
             let own = slot.backend.as_ref().filter(|own| (&*own.name, own.address) == (backend, address))?;
             let (backend, drained) = (Arc::clone(own.owner()), drained(own)?);
-            Some(Leaver { at: now, slot: slot.number, generation: slot.generation, backend, drained })
+            Some(DueClose { at: now, slot: slot.number, generation: slot.generation, backend, drained })
         };
         let of_service = sessions.iter().map(|(_, slot)| slot).filter(|slot| &*slot.service.name == service);
         let mut found: Vec<_> = of_service.filter_map(leaver).collect();
@@ -49,13 +49,13 @@ impl Farewell {
         for (leaver, index) in found.iter_mut().zip(0..) {
             leaver.at = now.saturating_add(spread.saturating_mul(index) / count);
         }
-        if let Some(Leaver { backend, .. }) = found.first() {
+        if let Some(DueClose { backend, .. }) = found.first() {
             self.0.retain(|leaver| !Arc::ptr_eq(&leaver.backend, backend));
         }
         self.add(found);
     }
 
-    fn add(&mut self, found: Vec<Leaver>) {
+    fn add(&mut self, found: Vec<DueClose>) {
         self.0.extend(found);
         self.0.make_contiguous().sort_unstable_by_key(|leaver| (leaver.at, leaver.slot));
     }
@@ -66,7 +66,7 @@ impl Farewell {
     }
 
     /// The number of the next session whose turn it is and that is still with the backend that it is to leave. Nobody leaves one that
-    /// is back, nor one that is held out on other terms by now.
+    /// is back, nor one that is pending out on other terms by now.
     pub(super) fn next(&mut self, sessions: &Slab<Slot>, now: Millis) -> Option<u32> {
         while self.due() <= now {
             let leaver = self.0.pop_front()?;
@@ -79,7 +79,7 @@ impl Farewell {
             let number = leaver.slot;
             // Its connect may be faster than the cancel.
             if slot.session.connects() {
-                self.add(vec![Leaver { at: now + 1, ..leaver }]);
+                self.add(vec![DueClose { at: now + 1, ..leaver }]);
             }
             return Some(number);
         }
@@ -87,7 +87,7 @@ impl Farewell {
     }
 }
 
-/// Since when a backend is held out on the terms that hold now.
+/// Since when a backend is pending out on the terms that hold now.
 fn drained(backend: &Backend) -> Option<Timestamp> {
     backend.condition.load().drain.as_ref().map(|drain| drain.since)
 }

@@ -8,7 +8,7 @@ use crate::sys::ring::Parking;
 
 /// What one direction holds. An idle one holds nothing.
 #[derive(Debug)]
-pub(super) enum Held {
+pub(super) enum Pending {
     Nothing,
     /// Received, not all sent yet.
     Buffer {
@@ -22,7 +22,7 @@ pub(super) enum Held {
     Pipe(Pipe),
 }
 
-impl Held {
+impl Pending {
     /// Moves what is in a buffer out of it: others need it.
     fn park(&mut self, io: &mut Resources) {
         *self = match std::mem::replace(self, Self::Nothing) {
@@ -49,39 +49,39 @@ impl Held {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Hands {
-    front: [Held; 2],
+    front: [Pending; 2],
     /// What was received behind that, oldest first, of both directions: seldom anything, and never much.
-    behind: Vec<(Direction, Held)>,
+    behind: Vec<(Direction, Pending)>,
 }
 
 impl Hands {
     /// Nothing in either direction.
     pub(super) fn empty() -> Self {
-        Self { front: [Held::Nothing, Held::Nothing], behind: Vec::new() }
+        Self { front: [Pending::Nothing, Pending::Nothing], behind: Vec::new() }
     }
 
     /// What is being sent, or to be sent next.
-    pub(super) fn front(&self, direction: Direction) -> &Held {
+    pub(super) fn front(&self, direction: Direction) -> &Pending {
         &self.front[direction as usize]
     }
 
     /// Takes that out, to be put back if some of it is left.
-    pub(super) fn take(&mut self, direction: Direction) -> Held {
-        std::mem::replace(&mut self.front[direction as usize], Held::Nothing)
+    pub(super) fn take(&mut self, direction: Direction) -> Pending {
+        std::mem::replace(&mut self.front[direction as usize], Pending::Nothing)
     }
 
     /// Puts what is left back.
-    pub(super) fn put(&mut self, direction: Direction, held: Held) {
-        self.front[direction as usize] = held;
+    pub(super) fn put(&mut self, direction: Direction, pending: Pending) {
+        self.front[direction as usize] = pending;
     }
 
     /// Takes what was just received. Behind a slow sink it is parked at once: others need the buffer.
     pub(super) fn receive(&mut self, direction: Direction, buffer: Buffer, length: usize, io: &mut Resources) {
-        let mut received = Held::Buffer { buffer, from: 0, length };
+        let mut received = Pending::Buffer { buffer, from: 0, length };
         match self.front(direction) {
-            Held::Nothing => return self.put(direction, received),
-            Held::Parked(_) => received.park(io),
-            Held::Buffer { .. } | Held::Pipe(_) => {}
+            Pending::Nothing => return self.put(direction, received),
+            Pending::Parked(_) => received.park(io),
+            Pending::Buffer { .. } | Pending::Pipe(_) => {}
         }
         self.behind.push((direction, received));
     }
@@ -89,18 +89,18 @@ impl Hands {
     /// The front is sent: what is behind it comes next.
     pub(super) fn advance(&mut self, direction: Direction) {
         let next = self.behind.iter().position(|(of, _)| *of == direction);
-        self.front[direction as usize] = next.map_or(Held::Nothing, |next| self.behind.remove(next).1);
+        self.front[direction as usize] = next.map_or(Pending::Nothing, |next| self.behind.remove(next).1);
     }
 
     /// Parks all that a direction holds in buffers.
     pub(super) fn park(&mut self, direction: Direction, io: &mut Resources) {
         self.front[direction as usize].park(io);
-        self.behind.iter_mut().filter(|(of, _)| *of == direction).for_each(|(_, held)| held.park(io));
+        self.behind.iter_mut().filter(|(of, _)| *of == direction).for_each(|(_, pending)| pending.park(io));
     }
 
     /// Lets go of all that a direction holds.
     pub(super) fn let_go(&mut self, direction: Direction, io: &mut Resources) {
-        while !matches!(self.front(direction), Held::Nothing) {
+        while !matches!(self.front(direction), Pending::Nothing) {
             self.take(direction).let_go(io);
             self.advance(direction);
         }
