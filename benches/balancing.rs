@@ -10,7 +10,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use balancer::observe::condition::{Condition, State};
-use balancer::table::{Algorithm, Backend, Member, Permit, Roster, Service, ServiceState, Settings};
+use balancer::table::{Algorithm, Backend, Member, Permit, Pool, Service, ServiceState, Settings};
 use fastrand::Rng;
 
 const BACKENDS: usize = 10;
@@ -229,9 +229,9 @@ impl Scenario {
             backend: Arc::clone(backend),
             weight: self.weights[at],
             share: share(at),
-            held: false,
+            drained: false,
         });
-        let roster = Roster {
+        let pool = Pool {
             algorithm: self.algorithm,
             members: members.collect(),
             backups: Vec::new(),
@@ -241,7 +241,7 @@ impl Scenario {
             try_all: false,
         };
         let settings = Settings::default();
-        Service::new(Arc::clone(state), roster, settings)
+        Service::new(Arc::clone(state), pool, settings)
     }
 }
 

@@ -12,7 +12,7 @@ use balancer::forward::deadlines::Deadlines;
 use balancer::forward::flow::{Direction, Turn};
 use balancer::forward::session::{Event, Limits, Operation, Session};
 use balancer::observe::condition::{Condition, State};
-use balancer::table::{Algorithm, Backend, Member, Roster, Service, ServiceState, Settings};
+use balancer::table::{Algorithm, Backend, Member, Pool, Service, ServiceState, Settings};
 
 /// Sessions whose deadlines a worker keeps.
 const SESSIONS: u32 = 9000;
@@ -54,7 +54,7 @@ fn step(session: &mut Session, event: Event) {
     let mut operation = session.on(event, 1);
     while operation != Operation::Wait {
         operation = match operation {
-            Operation::Send(direction) => session.on(Event::Sent { direction, bytes: SIZE, rest: false }, 1),
+            Operation::Send(direction) => session.on(Event::Sent { direction, bytes: SIZE, left_over: false }, 1),
             Operation::Move(direction) => {
                 session.on(Event::Moved { direction, bytes: 1 << 20, size: SIZE, turn: Turn::Drained }, 1)
             }
@@ -108,9 +108,9 @@ fn pick(algorithm: Algorithm, times: u64) {
     let member = |number: u16| {
         let (address, up) = (SocketAddr::from(([127, 0, 0, 1], number)), Condition::new(State::Up, "not probed"));
         let backend = Arc::new(Backend::new(format!("b-{number}").into(), address, None, up, 1));
-        Member { backend, weight: 1, share: Member::WHOLE, held: false }
+        Member { backend, weight: 1, share: Member::WHOLE, drained: false }
     };
-    let roster = Roster {
+    let pool = Pool {
         algorithm,
         members: (1..=1000).map(member).collect(),
         backups: Vec::new(),
@@ -120,7 +120,7 @@ fn pick(algorithm: Algorithm, times: u64) {
         try_all: false,
     };
     let state = Arc::new(ServiceState::new("bench".into(), 0, None, 0, 1));
-    let service = Service::new(state, roster, Settings::default());
+    let service = Service::new(state, pool, Settings::default());
     let mut client = 0_u32;
     for _ in 0..times {
         client = client.wrapping_add(0x9e37_79b9);

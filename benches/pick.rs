@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use balancer::observe::condition::{Condition, State};
-use balancer::table::{Algorithm, Backend, Member, Roster, Service, ServiceState, Settings};
+use balancer::table::{Algorithm, Backend, Member, Pool, Service, ServiceState, Settings};
 use divan::Bencher;
 
 const SIZES: [u16; 3] = [2, 100, 1000];
@@ -31,10 +31,10 @@ fn service(algorithm: Algorithm, backends: u16, limit: Option<NonZeroU32>) -> Se
         )),
         weight: 1,
         share: Member::WHOLE,
-        held: false,
+        drained: false,
     };
     let state = ServiceState::new("bench".into(), 0, None, 0, 1);
-    let roster = Roster {
+    let pool = Pool {
         algorithm,
         members: (1..=backends).map(member).collect(),
         backups: Vec::new(),
@@ -44,7 +44,7 @@ fn service(algorithm: Algorithm, backends: u16, limit: Option<NonZeroU32>) -> Se
         try_all: false,
     };
     let settings = Settings::default();
-    Service::new(Arc::new(state), roster, settings)
+    Service::new(Arc::new(state), pool, settings)
 }
 
 /// The choice, the place in the backend, and giving the permit back.
@@ -98,9 +98,13 @@ fn building_for_1000(bencher: Bencher<'_, '_>, algorithm: Algorithm) {
 #[divan::bench(sample_count = 10)]
 fn succeeding_for_1000_by_source_hash(bencher: Bencher<'_, '_>) {
     let before = service(Algorithm::SourceHash, 1000, None);
-    let member =
-        |backend: &Arc<Backend>| Member { backend: Arc::clone(backend), weight: 1, share: Member::WHOLE, held: false };
-    let roster = Roster {
+    let member = |backend: &Arc<Backend>| Member {
+        backend: Arc::clone(backend),
+        weight: 1,
+        share: Member::WHOLE,
+        drained: false,
+    };
+    let pool = Pool {
         algorithm: Algorithm::SourceHash,
         members: before.backends.iter().map(member).collect(),
         backups: Vec::new(),
@@ -109,7 +113,7 @@ fn succeeding_for_1000_by_source_hash(bencher: Bencher<'_, '_>) {
         starting: false,
         try_all: false,
     };
-    bencher.with_inputs(|| roster.clone()).bench_local_values(|roster| before.successor(roster, before.settings));
+    bencher.with_inputs(|| pool.clone()).bench_local_values(|pool| before.successor(pool, before.settings));
 }
 
 /// The least that a shared cursor can cost: one atomic step, one modulo, one reference counted.

@@ -24,7 +24,9 @@ fn step(session: &mut Session, event: Event) {
     let mut operation = session.on(event, 1);
     while operation != Operation::Wait {
         operation = match operation {
-            Operation::Send(direction) => return step(session, Event::Sent { direction, bytes: 100, rest: false }),
+            Operation::Send(direction) => {
+                return step(session, Event::Sent { direction, bytes: 100, left_over: false });
+            }
             Operation::Move(direction) => {
                 return step(session, Event::Moved { direction, bytes: 1 << 20, size: SIZE, turn: Turn::Drained });
             }

@@ -10,7 +10,7 @@ use super::{Disk, View};
 use crate::observe::condition::{Condition, State};
 use crate::observe::counters::PerWorker;
 use crate::observe::running::{ConfigFile, Running};
-use crate::table::{Algorithm, Backend, Member, Permits, Roster, Service, ServiceState, Settings, Table};
+use crate::table::{Algorithm, Backend, Member, Permits, Pool, Service, ServiceState, Settings, Table};
 
 /// The number of workers.
 pub(crate) const WORKERS: usize = 2;
@@ -21,10 +21,10 @@ pub(crate) fn view(services: &[&str], backends: &[&str]) -> Arc<View> {
         let member = |((name, port), weight): ((&&str, u16), u16)| {
             let (address, up) = (([10, 0, 0, 11], port).into(), Condition::new(State::Up, "not probed"));
             let backend = Backend::new((*name).into(), address, NonZeroU32::new(400), up, WORKERS);
-            Member { backend: Arc::new(backend), weight, share: Member::WHOLE, held: false }
+            Member { backend: Arc::new(backend), weight, share: Member::WHOLE, drained: false }
         };
         let state = ServiceState::new((*name).into(), number, None, 0, WORKERS);
-        let roster = Roster {
+        let pool = Pool {
             algorithm: Algorithm::RoundRobin,
             members: backends.iter().zip(8080..).zip(1..).map(member).collect(),
             backups: Vec::new(),
@@ -34,7 +34,7 @@ pub(crate) fn view(services: &[&str], backends: &[&str]) -> Arc<View> {
             try_all: false,
         };
         let settings = Settings::default();
-        Arc::new(Service::new(Arc::new(state), roster, settings))
+        Arc::new(Service::new(Arc::new(state), pool, settings))
     };
     Arc::new(View {
         table: Arc::new(ArcSwap::from_pointee(Table::new(

@@ -269,7 +269,7 @@ impl Fleet {
                 None => Arc::new(service.build(built.map(|built| &**built))),
             }
         });
-        let table = Table::new(generation, before.edition + 1, services.collect(), self.leaving.clone());
+        let table = Table::new(generation, before.version + 1, services.collect(), self.leaving.clone());
         self.table.store(Arc::new(table));
         self.services.iter_mut().flat_map(|service| &mut service.backends).for_each(Watched::show_state);
     }
@@ -357,8 +357,8 @@ mod tests {
     #[test]
     fn a_new_service_is_built_once() {
         let mut fleet = Fleet::new(&config("a: 127.0.0.1:1"), 2, Arc::default());
-        let edition = fleet.table.load().edition;
+        let version = fleet.table.load().version;
         assert!(!fleet.on_timer(Instant::now()), "nothing has changed since");
-        assert_eq!(fleet.table.load().edition, edition);
+        assert_eq!(fleet.table.load().version, version);
     }
 }

@@ -1,4 +1,4 @@
-//! Sessions that are to leave their backend, one after the other: so that their clients do not all come back at once.
+//! Sessions that are closed one after the other over a time, so that their clients do not all come back at once.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -12,14 +12,14 @@ use super::session::{Millis, NEVER, millis};
 use super::slot::Slot;
 use crate::table::Backend;
 
-/// One session, when its turn is, and whom it is to leave: it may be with another backend by then.
+/// A session, when it is closed, and with which backend it must still be by then.
 #[derive(Debug)]
 struct DueClose {
     at: Millis,
     slot: u32,
     generation: u32,
     backend: Arc<Backend>,
-    /// The drain for which it leaves.
+    /// The drain for which it is closed.
     drained: Timestamp,
 }
 
@@ -28,58 +28,58 @@ struct DueClose {
 pub(super) struct ClosingSchedule(VecDeque<DueClose>);
 
 impl ClosingSchedule {
-    /// Notes the sessions with a backend that is drained, which is known by its service, name and address: after a reload its name may
-    /// be another's. What was noted of it before, for a drain on other terms, is over.
-    pub(super) fn note(
+    /// Schedules the sessions with a drained backend. Service, name and address identify it: after a reload its name may be
+    /// another's. This replaces what was scheduled for an earlier drain of it.
+    pub(super) fn schedule(
         &mut self,
         sessions: &Slab<Slot>,
         (service, backend, address): (&str, &str, SocketAddr),
         spread: Duration,
         now: Millis,
     ) {
-        let leaver = |slot: &Slot| {
+        let due_close = |slot: &Slot| {
             let own = slot.backend.as_ref().filter(|own| (&*own.name, own.address) == (backend, address))?;
             let (backend, drained) = (Arc::clone(own.owner()), drained(own)?);
             Some(DueClose { at: now, slot: slot.number, generation: slot.generation, backend, drained })
         };
         let of_service = sessions.iter().map(|(_, slot)| slot).filter(|slot| &*slot.service.name == service);
-        let mut found: Vec<_> = of_service.filter_map(leaver).collect();
+        let mut found: Vec<_> = of_service.filter_map(due_close).collect();
         let spread = millis(spread);
         let count = found.len() as u64;
-        for (leaver, index) in found.iter_mut().zip(0..) {
-            leaver.at = now.saturating_add(spread.saturating_mul(index) / count);
+        for (due_close, index) in found.iter_mut().zip(0..) {
+            due_close.at = now.saturating_add(spread.saturating_mul(index) / count);
         }
         if let Some(DueClose { backend, .. }) = found.first() {
-            self.0.retain(|leaver| !Arc::ptr_eq(&leaver.backend, backend));
+            self.0.retain(|due_close| !Arc::ptr_eq(&due_close.backend, backend));
         }
         self.add(found);
     }
 
     fn add(&mut self, found: Vec<DueClose>) {
         self.0.extend(found);
-        self.0.make_contiguous().sort_unstable_by_key(|leaver| (leaver.at, leaver.slot));
+        self.0.make_contiguous().sort_unstable_by_key(|due_close| (due_close.at, due_close.slot));
     }
 
-    /// When the next one's turn is.
+    /// When the next session is due.
     pub(super) fn due(&self) -> Millis {
-        self.0.front().map_or(NEVER, |leaver| leaver.at)
+        self.0.front().map_or(NEVER, |due_close| due_close.at)
     }
 
-    /// The number of the next session whose turn it is and that is still with the backend that it is to leave. Nobody leaves one that
-    /// is back, nor one that is pending out on other terms by now.
+    /// The number of the next session that is due and still with its drained backend. A session stays where the backend serves
+    /// again, or where another drain holds by now.
     pub(super) fn next(&mut self, sessions: &Slab<Slot>, now: Millis) -> Option<u32> {
         while self.due() <= now {
-            let leaver = self.0.pop_front()?;
+            let due_close = self.0.pop_front()?;
             let with_it = |slot: &&Slot| {
-                slot.generation == leaver.generation
-                    && drained(&leaver.backend) == Some(leaver.drained)
-                    && slot.backend.as_ref().is_some_and(|own| Arc::ptr_eq(own.owner(), &leaver.backend))
+                slot.generation == due_close.generation
+                    && drained(&due_close.backend) == Some(due_close.drained)
+                    && slot.backend.as_ref().is_some_and(|own| Arc::ptr_eq(own.owner(), &due_close.backend))
             };
-            let Some(slot) = sessions.get(leaver.slot as usize).filter(with_it) else { continue };
-            let number = leaver.slot;
+            let Some(slot) = sessions.get(due_close.slot as usize).filter(with_it) else { continue };
+            let number = due_close.slot;
             // Its connect may be faster than the cancel.
             if slot.session.connects() {
-                self.add(vec![DueClose { at: now + 1, ..leaver }]);
+                self.add(vec![DueClose { at: now + 1, ..due_close }]);
             }
             return Some(number);
         }
@@ -87,7 +87,7 @@ impl ClosingSchedule {
     }
 }
 
-/// Since when a backend is pending out on the terms that hold now.
+/// When the drain of a backend that holds now began.
 fn drained(backend: &Backend) -> Option<Timestamp> {
     backend.condition.load().drain.as_ref().map(|drain| drain.since)
 }

@@ -140,7 +140,8 @@ impl Slot {
             }
         }
         self.let_pass(io);
-        let patience = io.table.load().service(self.service.number).map_or(0, |service| millis(service.settings.queue));
+        let patience =
+            io.table.load().service(self.service.number).map_or(0, |service| millis(service.settings.queue_timeout));
         Err(Event::Queued(patience))
     }
 

@@ -157,7 +157,7 @@ impl Flow {
         Operation::Receive { direction: self.direction, empty }
     }
 
-    /// `length` bytes are in a buffer, which could have pending `size`. `goes_on`: the receive stays in flight.
+    /// `length` bytes are in a buffer, which could have held `size`. `goes_on`: the receive stays in flight.
     pub(super) fn received(&mut self, length: usize, size: usize, goes_on: bool) -> Operation {
         self.armed = goes_on;
         if self.state == State::Cut {
@@ -193,12 +193,12 @@ impl Flow {
         if self.state == State::Starved { self.next(false) } else { Operation::Wait }
     }
 
-    /// A send completed; `rest`: the sink did not take all. `empty`: the source pending nothing more when it was last read.
-    pub(super) fn sent(&mut self, rest: bool, empty: bool) -> Operation {
+    /// A send completed; `left_over`: the sink did not take all. `empty`: the source held nothing more when it was last read.
+    pub(super) fn sent(&mut self, left_over: bool, empty: bool) -> Operation {
         if self.state == State::Cut {
             return Operation::Discard(self.direction);
         }
-        if rest {
+        if left_over {
             self.state = State::Stalled;
             return Operation::Park(self.direction);
         }

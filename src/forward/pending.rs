@@ -1,4 +1,4 @@
-//! What a session has in its hands, in each direction: what is being sent, and what was received behind it.
+//! The bytes that a session has received and not sent yet, in each direction: what is being sent, and what was received behind it.
 
 use super::flow::Direction;
 use super::resources::Resources;
@@ -31,7 +31,7 @@ impl Pending {
         };
     }
 
-    fn let_go(self, io: &mut Resources) {
+    fn release_all(self, io: &mut Resources) {
         match self {
             Self::Nothing => {}
             Self::Buffer { buffer, .. } => io.ring.buffers.release(buffer),
@@ -48,13 +48,13 @@ impl Pending {
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Hands {
+pub(super) struct PendingBytes {
     front: [Pending; 2],
     /// What was received behind that, oldest first, of both directions: seldom anything, and never much.
     behind: Vec<(Direction, Pending)>,
 }
 
-impl Hands {
+impl PendingBytes {
     /// Nothing in either direction.
     pub(super) fn empty() -> Self {
         Self { front: [Pending::Nothing, Pending::Nothing], behind: Vec::new() }
@@ -99,18 +99,18 @@ impl Hands {
     }
 
     /// Lets go of all that a direction holds.
-    pub(super) fn let_go(&mut self, direction: Direction, io: &mut Resources) {
+    pub(super) fn release_all(&mut self, direction: Direction, io: &mut Resources) {
         while !matches!(self.front(direction), Pending::Nothing) {
-            self.take(direction).let_go(io);
+            self.take(direction).release_all(io);
             self.advance(direction);
         }
     }
 
     /// Lets go of what was received last.
-    pub(super) fn let_go_last(&mut self, direction: Direction, io: &mut Resources) {
+    pub(super) fn release_last(&mut self, direction: Direction, io: &mut Resources) {
         match self.behind.iter().rposition(|(of, _)| *of == direction) {
-            Some(last) => self.behind.remove(last).1.let_go(io),
-            None => self.take(direction).let_go(io),
+            Some(last) => self.behind.remove(last).1.release_all(io),
+            None => self.take(direction).release_all(io),
         }
     }
 }

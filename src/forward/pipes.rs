@@ -69,7 +69,7 @@ impl Pipes {
     }
 
     /// Closes the spare pipes if none was lent for a while.
-    pub(super) fn tidy(&mut self, now: Millis) {
+    pub(super) fn close_idle(&mut self, now: Millis) {
         if now >= self.due() {
             self.spare = Vec::new();
         }

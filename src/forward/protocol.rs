@@ -124,7 +124,7 @@ pub enum Event {
         /// How many the sink's kernel took.
         bytes: usize,
         /// That was not all.
-        rest: bool,
+        left_over: bool,
     },
     /// A splice turn is over.
     Moved {
@@ -150,7 +150,7 @@ pub enum Event {
     /// Something may be due.
     Deadline,
     /// The backend is not to serve the session any more: it ends, or goes on to another backend while it is being connected.
-    Leave,
+    BackendDrained,
     /// The session is to end now.
     Stop(Closed),
 }

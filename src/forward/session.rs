@@ -63,7 +63,7 @@ pub struct Session {
     patience: Millis,
     /// Who finished sending first.
     finished: Option<Side>,
-    /// The source of each direction pending nothing more when it was last read.
+    /// The source of each direction held nothing more when it was last read.
     empty: [bool; 2],
     /// Bits of [`InFlight`].
     in_flight: u8,
@@ -159,14 +159,14 @@ impl Session {
                 }
                 operation
             }
-            (_, Event::Sent { direction, bytes, rest }) => {
+            (_, Event::Sent { direction, bytes, left_over }) => {
                 self.delivered(direction, bytes, now);
                 let empty = self.empty[direction as usize];
                 // Behind a slow sink, what the source sends would only pile up.
-                if rest && self.flow(direction).stalls_armed() {
+                if left_over && self.flow(direction).stalls_armed() {
                     self.cancel |= InFlight::Receive(direction).bit();
                 }
-                let operation = self.flow(direction).sent(rest, empty);
+                let operation = self.flow(direction).sent(left_over, empty);
                 if self.flow(direction).delivered() {
                     self.ended(direction, now);
                 }
@@ -260,7 +260,7 @@ impl Session {
             Event::Backlog(side, bytes) => self.backlog(side, bytes, now),
             Event::Inspected(side, signs) => self.inspected(side, signs, now),
             Event::Deadline => self.deadline(now),
-            Event::Leave => self.leave(now),
+            Event::BackendDrained => self.leave_drained_backend(now),
             Event::Stop(_) if matches!(self.phase, Phase::Connecting { .. } | Phase::Waiting { .. }) => {
                 self.close(Outcome::Refused(Refused::Stopping), now);
             }

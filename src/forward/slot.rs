@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::flow::{Direction, Turn};
-use super::pending::{Hands, Pending};
+use super::pending::{Pending, PendingBytes};
 use super::resources::{Cause, Resources};
 use super::session::{Event, InFlight, Limits, Operation, Outcome, Session, Side};
 use super::splice;
@@ -27,9 +27,9 @@ pub(super) struct Slot {
     pub(super) generation: u32,
     pub(super) client: OwnedFd,
     pub(super) backend_socket: Option<OwnedFd>,
-    hands: Hands,
+    pending: PendingBytes,
     /// What is in flight for each direction, receives aside.
-    flying: [What; 2],
+    in_flight: [What; 2],
     pub(super) service: Permit<ServiceState>,
     pub(super) backend: Option<Permit<Backend>>,
     /// Backends that have failed this client.
@@ -37,7 +37,7 @@ pub(super) struct Slot {
     /// It waits for a permit in a backend.
     pub(super) in_queue: bool,
     /// Nobody has said anything yet.
-    silent: bool,
+    no_bytes_yet: bool,
     /// The backend's acceptance is not acknowledged yet: the first bytes of the client are to do that.
     pub(super) owes_acknowledgement: bool,
     /// The last failure was this machine's own.
@@ -68,13 +68,13 @@ impl Slot {
             number,
             generation,
             backend_socket: None,
-            hands: Hands::empty(),
-            flying: Direction::BOTH.map(What::Send),
+            pending: PendingBytes::empty(),
+            in_flight: Direction::BOTH.map(What::Send),
             service: accepted.service,
             backend: None,
             tried: Vec::new(),
             in_queue: false,
-            silent: true,
+            no_bytes_yet: true,
             owes_acknowledgement: false,
             local_fault: false,
             begun: io.micros,
@@ -98,11 +98,11 @@ impl Slot {
             Operation::Park(direction) => self.park(direction, io),
             Operation::Move(direction) => return Some(self.turn(direction, io)),
             Operation::PollReadable(direction) => {
-                let token = self.fly(What::Poll(direction));
+                let token = self.mark_in_flight(What::Poll(direction));
                 io.ring.poll(token, self.socket(direction.source())?, Readiness::Readable);
             }
             Operation::PollWritable(direction) => {
-                let token = self.fly(What::Poll(direction));
+                let token = self.mark_in_flight(What::Poll(direction));
                 io.ring.poll(token, self.socket(direction.sink())?, Readiness::Writable);
             }
             Operation::Watch(side) => {
@@ -115,8 +115,8 @@ impl Slot {
                 let _ = socket::finish(self.socket(side)?);
             }
             Operation::Reset(side) => socket::reset(self.socket(side)?),
-            Operation::Discard(direction) => self.hands.let_go(direction, io),
-            Operation::DiscardLast(direction) => self.hands.let_go_last(direction, io),
+            Operation::Discard(direction) => self.pending.release_all(direction, io),
+            Operation::DiscardLast(direction) => self.pending.release_last(direction, io),
             Operation::MeasureBacklog(side) => {
                 if self.session.passes_on() {
                     socket::push(self.socket(side)?);
@@ -128,7 +128,7 @@ impl Slot {
                 let what = match what {
                     InFlight::Connect => What::Connect,
                     InFlight::Receive(direction) => What::Receive(direction),
-                    InFlight::Flow(direction) => self.flying[direction as usize],
+                    InFlight::Flow(direction) => self.in_flight[direction as usize],
                     InFlight::Watch(side) => What::Watch(side),
                 };
                 io.ring.cancel(Token::Nobody.pack(), self.token(what));
@@ -140,12 +140,12 @@ impl Slot {
 
     /// Sends what a direction holds.
     pub(super) fn send(&mut self, direction: Direction, io: &mut Resources) {
-        if matches!(self.hands.front(direction), Pending::Parked(_)) {
+        if matches!(self.pending.front(direction), Pending::Parked(_)) {
             return self.park(direction, io);
         }
-        let token = self.fly(What::Send(direction));
+        let token = self.mark_in_flight(What::Send(direction));
         let more = self.session.ends_behind(direction);
-        let pending = self.hands.front(direction);
+        let pending = self.pending.front(direction);
         if let (Pending::Buffer { buffer, from, length }, Some(socket)) = (pending, self.socket(direction.sink())) {
             io.ring.send(token, socket, buffer, *from..*from + *length, more);
         }
@@ -163,15 +163,15 @@ impl Slot {
                     Err(error) if passes(error) => 0,
                     Err(_) => return self.sink_broken(direction, io),
                 };
-                let left = match self.hands.front(direction) {
+                let left = match self.pending.front(direction) {
                     Pending::Parked(parking) => io.ring.unpark(*parking, sent, false),
                     _ => 0,
                 };
                 if left == 0 {
-                    self.hands.advance(direction);
+                    self.pending.advance(direction);
                 }
                 self.count(direction, sent, io);
-                Event::Sent { direction, bytes: sent, rest: left > 0 }
+                Event::Sent { direction, bytes: sent, left_over: left > 0 }
             }
             What::Poll(direction) => Event::Ready(direction),
             What::Watch(side) => match completion.result() {
@@ -182,9 +182,9 @@ impl Slot {
         }
     }
 
-    /// The session is over: counts it and gives back all that it pending.
+    /// The session is over: counts it and gives back all that it held.
     pub(super) fn retire(mut self, outcome: Outcome, io: &mut Resources) {
-        Direction::BOTH.into_iter().for_each(|direction| self.hands.let_go(direction, io));
+        Direction::BOTH.into_iter().for_each(|direction| self.pending.release_all(direction, io));
         self.leave_queue(io);
         let counters = self.service.counters.of(io.worker);
         let outcome = match outcome {
@@ -238,9 +238,9 @@ impl Slot {
         Token::Session { slot: self.number, generation: self.generation, what }.pack()
     }
 
-    fn fly(&mut self, what: What) -> u64 {
+    fn mark_in_flight(&mut self, what: What) -> u64 {
         if let What::Send(direction) | What::SendParked(direction) | What::Poll(direction) = what {
-            self.flying[direction as usize] = what;
+            self.in_flight[direction as usize] = what;
         }
         self.token(what)
     }
@@ -251,10 +251,10 @@ impl Slot {
         };
         match io.ring.received(&completion, socket) {
             Ok(Some((buffer, length))) => {
-                if std::mem::take(&mut self.silent) {
+                if std::mem::take(&mut self.no_bytes_yet) {
                     self.service.first_speaker.seen(direction == Direction::In);
                 }
-                self.hands.receive(direction, buffer, length, io);
+                self.pending.receive(direction, buffer, length, io);
                 let (more, goes_on) = (completion.nonempty(), completion.more());
                 Event::Received { direction, length, size: BUFFER_SIZE, more, goes_on }
             }
@@ -281,7 +281,7 @@ impl Slot {
     pub(super) fn on_timer(&mut self) {
         if self.owes_acknowledgement {
             self.acknowledge();
-            if self.silent && self.connect_micros.is_some() {
+            if self.no_bytes_yet && self.connect_micros.is_some() {
                 self.service.first_speaker.seen(false);
             }
         }
@@ -290,7 +290,7 @@ impl Slot {
     /// What looks like the end of a stream is a reset, whose error a send to the same socket took away. The completion of that send
     /// still queues: a direct call overtakes it.
     fn hides_reset(&self, direction: Direction, source: BorrowedFd<'_>) -> bool {
-        let pending = self.hands.front(Direction::from(direction.sink()));
+        let pending = self.pending.front(Direction::from(direction.sink()));
         matches!(pending, Pending::Buffer { .. } | Pending::Parked(_)) && socket::is_closed(source)
     }
 
@@ -304,37 +304,38 @@ impl Slot {
         if self.owes_acknowledgement && direction == Direction::Out && !self.session.ends_behind(direction) {
             self.acknowledge();
         }
-        let mut rest = false;
-        match self.hands.take(direction) {
+        let mut left_over = false;
+        match self.pending.take(direction) {
             Pending::Buffer { buffer, from, length } if sent < length => {
-                self.hands.put(direction, Pending::Buffer { buffer, from: from + sent, length: length - sent });
-                rest = true;
+                self.pending.put(direction, Pending::Buffer { buffer, from: from + sent, length: length - sent });
+                left_over = true;
             }
             Pending::Buffer { buffer, .. } => {
                 io.ring.buffers.release(buffer);
-                self.hands.advance(direction);
+                self.pending.advance(direction);
             }
-            other => self.hands.put(direction, other),
+            other => self.pending.put(direction, other),
         }
-        Event::Sent { direction, bytes: sent, rest }
+        Event::Sent { direction, bytes: sent, left_over }
     }
 
     /// Nobody will get what a direction holds: others need the buffers.
     fn sink_broken(&mut self, direction: Direction, io: &mut Resources) -> Event {
-        self.hands.let_go(direction, io);
+        self.pending.release_all(direction, io);
         Event::Broken { side: direction.sink(), during: direction }
     }
 
     fn park(&mut self, direction: Direction, io: &mut Resources) {
-        let token = self.fly(What::SendParked(direction));
-        self.hands.park(direction, io);
-        if let (Pending::Parked(parking), Some(socket)) = (self.hands.front(direction), self.socket(direction.sink())) {
+        let token = self.mark_in_flight(What::SendParked(direction));
+        self.pending.park(direction, io);
+        if let (Pending::Parked(parking), Some(socket)) = (self.pending.front(direction), self.socket(direction.sink()))
+        {
             io.ring.send_parked(token, socket, *parking);
         }
     }
 
     fn turn(&mut self, direction: Direction, io: &mut Resources) -> Event {
-        let pipe = match self.hands.take(direction) {
+        let pipe = match self.pending.take(direction) {
             Pending::Pipe(pipe) => Some(pipe),
             _ => io.pipes.lend(io.now),
         };
@@ -351,7 +352,7 @@ impl Slot {
         if pipe.filled() == 0 {
             io.pipes.give_back(pipe);
         } else {
-            self.hands.put(direction, Pending::Pipe(pipe));
+            self.pending.put(direction, Pending::Pipe(pipe));
         }
         io.own_counters().pipes.set(io.pipes.count() as u64);
         self.count(direction, bytes, io);

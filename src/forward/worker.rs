@@ -84,8 +84,8 @@ pub struct Worker {
     to_send: Vec<(u32, Direction)>,
     closing: ClosingSchedule,
     generation: u32,
-    /// The edition of the table whose changes the waiting sessions have seen.
-    seen_edition: u64,
+    /// The version of the table whose changes the waiting sessions have seen.
+    seen_version: u64,
     stopping: bool,
 }
 
@@ -108,7 +108,7 @@ impl Worker {
             to_send: Vec::new(),
             closing: ClosingSchedule::default(),
             generation: 0,
-            seen_edition: 0,
+            seen_version: 0,
             stopping: false,
         })
     }
@@ -161,7 +161,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Hands a session an event and carries out all that follows from it.
+    /// PendingBytes a session an event and carries out all that follows from it.
     #[inline]
     fn drive(&mut self, number: u32, event: Event) {
         let Some(slot) = self.sessions.get_mut(number as usize) else { return };
@@ -194,7 +194,7 @@ impl Worker {
         self.deadlines.no_later(number, slot.session.due());
     }
 
-    /// Hands this turn's sends to the ring. A session with one of them in flight is still here.
+    /// PendingBytes this turn's sends to the ring. A session with one of them in flight is still here.
     fn send_all(&mut self) {
         for (number, direction) in self.to_send.drain(..) {
             if let Some(slot) = self.sessions.get_mut(number as usize) {
@@ -209,7 +209,7 @@ impl Worker {
             self.drive(number, Event::Deadline);
         }
         if self.io.now >= self.io.pipes.due() {
-            self.io.pipes.tidy(self.io.now);
+            self.io.pipes.close_idle(self.io.now);
             self.io.own_counters().pipes.set(self.io.pipes.count() as u64);
         }
         self.listeners.retry(self.io.now, &mut self.io.ring);
@@ -262,8 +262,8 @@ impl Worker {
 
     /// Where the table has changed: lets those look again who wait for the first probes.
     fn see_changes(&mut self) {
-        let edition = self.io.table.load().edition;
-        if std::mem::replace(&mut self.seen_edition, edition) == edition {
+        let version = self.io.table.load().version;
+        if std::mem::replace(&mut self.seen_version, version) == version {
             return;
         }
         for (number, generation) in std::mem::take(&mut self.io.unprobed) {
@@ -290,7 +290,7 @@ impl Worker {
                     self.listeners.stop(&mut self.io.ring);
                 }
                 Command::CloseSessions { service, backend, address, spread } => {
-                    self.closing.note(&self.sessions, (&service, &backend, address), spread, self.io.now);
+                    self.closing.schedule(&self.sessions, (&service, &backend, address), spread, self.io.now);
                 }
                 Command::End => {
                     let numbers: Vec<_> = self.sessions.iter().map(|(number, _)| number as u32).collect();
@@ -301,10 +301,10 @@ impl Worker {
         self.io.ring.poll(Token::Wake.pack(), self.mailbox.wake(), Readiness::Readable);
     }
 
-    /// Has those leave their backend whose turn it is.
+    /// Closes the sessions with drained backends that are due.
     fn close_due_sessions(&mut self) {
         while let Some(number) = self.closing.next(&self.sessions, self.io.now) {
-            self.drive(number, Event::Leave);
+            self.drive(number, Event::BackendDrained);
         }
     }
 

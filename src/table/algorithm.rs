@@ -1,4 +1,4 @@
-//! The balancing algorithms by name, and what each makes of a roster once, when the table is built.
+//! The balancing algorithms by name, and what each makes of a pool once, when the table is built.
 
 use std::net::IpAddr;
 use std::sync::Arc;

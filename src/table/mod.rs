@@ -27,7 +27,7 @@ pub use self::backend::{Backend, HasPermits, Permit, Permits, Role};
 pub use self::first_speaker::FirstSpeaker;
 pub use self::mixing::splitmix64;
 pub use self::queue::{Queue, Ticket};
-pub use self::service::{Member, Roster, Service, Standby, Unpicked};
+pub use self::service::{BackupMember, Member, Pool, Service, Unpicked};
 use crate::observe::counters::{Counter, PerWorker, Refused, ServiceCounters};
 use crate::observe::redundancy::Redundancy;
 
@@ -40,7 +40,7 @@ pub struct Table {
     /// Counts the configurations applied so far, the one that this table is made of included.
     pub generation: u64,
     /// Counts the tables published so far, this one included: it grows with each change of a backend's state, too.
-    pub edition: u64,
+    pub version: u64,
     /// The services in the order of the configuration.
     pub services: Box<[Arc<Service>]>,
     /// Services that a reload removed, as they were, until their last session has ended.
@@ -51,12 +51,12 @@ pub struct Table {
 
 impl Table {
     /// A table of these services, each with a number of its own.
-    pub fn new(generation: u64, edition: u64, services: Vec<Arc<Service>>, leaving: Vec<Arc<Service>>) -> Self {
+    pub fn new(generation: u64, version: u64, services: Vec<Arc<Service>>, leaving: Vec<Arc<Service>>) -> Self {
         let all = || services.iter().chain(&leaving);
         let numbers = all().map(|service| service.state.number + 1).max().unwrap_or(0);
         let mut numbered = vec![None; numbers];
         all().for_each(|service| numbered[service.state.number] = Some(Arc::clone(service)));
-        Self { generation, edition, services: services.into(), leaving: leaving.into(), numbered: numbered.into() }
+        Self { generation, version, services: services.into(), leaving: leaving.into(), numbered: numbered.into() }
     }
 
     /// The service of this number, also one that is leaving.
@@ -79,7 +79,7 @@ pub struct Settings {
     /// Different backends tried for one client, 1 to 8.
     pub connect_attempts: u8,
     /// How long a client may wait for a permit.
-    pub queue: Duration,
+    pub queue_timeout: Duration,
     /// No byte either way for this long ends a session.
     pub idle: Duration,
     /// No byte for this long after one side has finished ends a session.
@@ -95,7 +95,7 @@ impl Default for Settings {
         Self {
             connect_timeout: seconds(3),
             connect_attempts: 3,
-            queue: seconds(1),
+            queue_timeout: seconds(1),
             idle: seconds(3600),
             half_closed: seconds(60),
             unresponsive: seconds(30),

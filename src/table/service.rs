@@ -18,7 +18,7 @@ pub struct Member {
     /// between while it starts slowly.
     pub share: u16,
     /// A person holds it out: it is not tried either when nobody else is left.
-    pub held: bool,
+    pub drained: bool,
 }
 
 impl Member {
@@ -28,7 +28,7 @@ impl Member {
 
 /// A backup, and whether it may serve now.
 #[derive(Debug, Clone)]
-pub struct Standby {
+pub struct BackupMember {
     /// Who it is.
     pub backend: Arc<Backend>,
     /// It is up.
@@ -37,13 +37,13 @@ pub struct Standby {
 
 /// What a service is made of: its backends as they are now, and how to choose among them.
 #[derive(Debug, Clone)]
-pub struct Roster {
+pub struct Pool {
     /// How to choose among the members.
     pub algorithm: Algorithm,
     /// All primaries in the order of the configuration, whatever their state.
     pub members: Vec<Member>,
     /// All backups in the order of the configuration, whatever their state.
-    pub backups: Vec<Standby>,
+    pub backups: Vec<BackupMember>,
     /// Those that were removed and still have sessions.
     pub leaving: Vec<Arc<Backend>>,
     /// Sessions established with those that have left since.
@@ -79,7 +79,7 @@ pub struct Service {
     pub settings: Settings,
     chooser: Chooser,
     /// Whether the backups may serve, by their index.
-    standing_by: Box<[bool]>,
+    backups_up: Box<[bool]>,
     starting: bool,
 }
 
@@ -99,25 +99,25 @@ pub enum Unpicked {
 impl Service {
     /// A service as of now; a change of any backend's state is a new one. Building computes what picks then only look up: up to
     /// some milliseconds for thousands of backends.
-    pub fn new(state: Arc<ServiceState>, roster: Roster, settings: Settings) -> Self {
-        Self::build(state, roster, settings, None)
+    pub fn new(state: Arc<ServiceState>, pool: Pool, settings: Settings) -> Self {
+        Self::build(state, pool, settings, None)
     }
 
     /// The same service after a change: what was computed and still holds is taken over, which spares `source_hash` most of it.
-    pub fn successor(&self, roster: Roster, settings: Settings) -> Self {
+    pub fn successor(&self, pool: Pool, settings: Settings) -> Self {
         let identity = |backend: &Arc<Backend>, weight: u16| (Arc::clone(&backend.name), backend.address, weight);
-        let now = roster.members.iter().map(|member| identity(&member.backend, member.weight));
+        let now = pool.members.iter().map(|member| identity(&member.backend, member.weight));
         let same = now.eq(self.backends.iter().zip(&self.weights).map(|(backend, &weight)| identity(backend, weight)));
-        Self::build(Arc::clone(&self.state), roster, settings, same.then_some(&self.chooser))
+        Self::build(Arc::clone(&self.state), pool, settings, same.then_some(&self.chooser))
     }
 
-    fn build(state: Arc<ServiceState>, roster: Roster, settings: Settings, before: Option<&Chooser>) -> Self {
-        let Roster { algorithm, mut members, backups, leaving, past_sessions, starting, try_all } = roster;
+    fn build(state: Arc<ServiceState>, pool: Pool, settings: Settings, before: Option<&Chooser>) -> Self {
+        let Pool { algorithm, mut members, backups, leaving, past_sessions, starting, try_all } = pool;
         let anyone = members.iter().any(|member| member.share > 0) || backups.iter().any(|backup| backup.may_serve);
         // Before every first probe has ended, nobody knows yet that all are down.
-        let trying_all = try_all && !anyone && !starting && members.iter().any(|member| !member.held);
+        let trying_all = try_all && !anyone && !starting && members.iter().any(|member| !member.drained);
         if trying_all {
-            members.iter_mut().filter(|member| !member.held).for_each(|member| member.share = Member::WHOLE);
+            members.iter_mut().filter(|member| !member.drained).for_each(|member| member.share = Member::WHOLE);
         }
         Self {
             state,
@@ -125,7 +125,7 @@ impl Service {
             weights: members.iter().map(|member| member.weight).collect(),
             shares: members.iter().map(|member| member.share).collect(),
             backends: members.into_iter().map(|member| member.backend).collect(),
-            standing_by: backups.iter().map(|backup| backup.may_serve).collect(),
+            backups_up: backups.iter().map(|backup| backup.may_serve).collect(),
             backups: backups.into_iter().map(|backup| backup.backend).collect(),
             leaving: leaving.into(),
             past_sessions,
@@ -162,13 +162,13 @@ impl Service {
     /// Whether this one of the service may serve and has a free permit.
     pub fn has_permit(&self, one: &Arc<Backend>) -> bool {
         let primaries = self.backends.iter().zip(self.shares.iter().map(|share| *share > 0));
-        let mut all = primaries.chain(self.backups.iter().zip(self.standing_by.iter().copied()));
+        let mut all = primaries.chain(self.backups.iter().zip(self.backups_up.iter().copied()));
         !one.permits.are_full(one.permits.taken()) && all.any(|(own, may_serve)| may_serve && Arc::ptr_eq(own, one))
     }
 
     fn pick_backup(&self, tried: &[Arc<Backend>]) -> Result<Permit<Backend>, Unpicked> {
         let is_tried = |backend: &Arc<Backend>| tried.iter().any(|t| Arc::ptr_eq(t, backend));
-        let ready = || self.backups.iter().zip(&self.standing_by).filter(|(_, may)| **may).map(|(backup, _)| backup);
+        let ready = || self.backups.iter().zip(&self.backups_up).filter(|(_, may)| **may).map(|(backup, _)| backup);
         if let Some(permit) = ready().filter(|backup| !is_tried(backup)).find_map(Permit::take) {
             return Ok(permit);
         }

@@ -66,7 +66,7 @@ pub(crate) struct Kernel {
     /// Bytes in buffers whose completions wait to be taken, of each direction.
     filled: [VecDeque<Bytes>; 2],
     /// Bytes in a buffer or parked, to be sent next.
-    pub(crate) held: [Bytes; 2],
+    pub(crate) pending: [Bytes; 2],
     /// What was received behind them.
     pub(crate) behind: [VecDeque<Bytes>; 2],
     /// What is in hand is parked, until all of it is sent.
@@ -117,7 +117,7 @@ impl Kernel {
         if self.sends(direction) {
             self.behind[index].push_back(bytes);
         } else {
-            self.held[index] = bytes;
+            self.pending[index] = bytes;
         }
     }
 
@@ -125,14 +125,14 @@ impl Kernel {
     pub(crate) fn sends(&self, direction: Direction) -> bool {
         let flight = self.flight(InFlight::Flow(direction));
         flight.is_some_and(|flight| matches!(flight.kind, Kind::Send | Kind::Park))
-            || !self.held[direction as usize].is_empty()
+            || !self.pending[direction as usize].is_empty()
     }
 
     /// What is sent makes room for what is behind it.
     fn advance(&mut self, direction: Direction) {
         let index = direction as usize;
-        if self.held[index].is_empty() {
-            self.held[index] = self.behind[index].pop_front().unwrap_or_default();
+        if self.pending[index].is_empty() {
+            self.pending[index] = self.behind[index].pop_front().unwrap_or_default();
         }
     }
 
@@ -239,7 +239,7 @@ impl World {
             (InFlight::Flow(direction), Kind::PollReadable { .. } | Kind::PollWritable { .. }) => {
                 Some(Event::Ready(direction))
             }
-            (InFlight::Flow(direction), _) if stopped => Some(Event::Sent { direction, bytes: 0, rest: true }),
+            (InFlight::Flow(direction), _) if stopped => Some(Event::Sent { direction, bytes: 0, left_over: true }),
             (InFlight::Flow(direction), _) => Some(self.send(direction, kind == Kind::Park)),
             (InFlight::Connect, _) => panic!("{kind:?} as a connect"),
         };
@@ -336,15 +336,15 @@ impl World {
             let last = self.record.dry[index] && self.kernel.behind[index].is_empty();
             assert!(last && self.record.broken.is_none(), "a packet is held back although no end follows");
         }
-        let held = self.kernel.held[index].clone();
+        let held = self.kernel.pending[index].clone();
         // Memory may be short: then a send takes less than there is room for, if not to be parked even nothing.
         let most = if self.one_in(16) { self.random.u64(u64::from(parked)..=length(&held)) } else { length(&held) };
         let outcome = self.connections[side as usize].send(held.start..held.start + most, self.now);
         let Some(bytes) = outcome else {
-            self.kernel.held[index] = 0..0;
+            self.kernel.pending[index] = 0..0;
             return Event::Broken { side, during: direction };
         };
-        self.kernel.held[index].start += bytes;
-        Event::Sent { direction, bytes: bytes as usize, rest: bytes < length(&held) }
+        self.kernel.pending[index].start += bytes;
+        Event::Sent { direction, bytes: bytes as usize, left_over: bytes < length(&held) }
     }
 }

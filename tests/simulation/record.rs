@@ -82,8 +82,8 @@ impl World {
             }
             Event::Retry => self.coverage.retries += u64::from(std::mem::take(&mut self.record.waiting)),
             Event::Stop(reason) => self.record.stopped = Some(reason),
-            Event::Leave if self.record.connected => self.record.stopped = Some(Closed::Drain),
-            Event::Leave => self.record.leaves = !self.record.waiting,
+            Event::BackendDrained if self.record.connected => self.record.stopped = Some(Closed::Drain),
+            Event::BackendDrained => self.record.leaves = !self.record.waiting,
             Event::Inspected(_, Some(SignsOfLife { since_sent: Some(ago), .. })) => {
                 let sent = now.saturating_sub(ago.as_millis() as Millis);
                 self.coverage.slow_queue += u64::from(sent > self.record.active);
@@ -96,11 +96,11 @@ impl World {
                 self.record.active = now;
             }
             Event::NoBuffer(_) => self.coverage.no_buffer += 1,
-            Event::Sent { direction, bytes, rest } => {
+            Event::Sent { direction, bytes, left_over } => {
                 if bytes > 0 {
                     self.record.active = now;
                 }
-                if !rest && !self.kernel.sends(direction) {
+                if !left_over && !self.kernel.sends(direction) {
                     self.kernel.parked[direction as usize] = false;
                     if self.kernel.flight(InFlight::Receive(direction)).is_none() {
                         self.record.paths[direction as usize].copied();
@@ -179,7 +179,7 @@ impl World {
             let cut = record.broken.is_some_and(|(broken, _)| broken == direction.sink());
             assert!(!cut, "{operation:?} towards a side that is broken");
             let pipe = self.kernel.pipes[index].as_ref().is_some_and(|pipe| !pipe.is_empty());
-            (!self.kernel.held[index].is_empty(), pipe)
+            (!self.kernel.pending[index].is_empty(), pipe)
         };
         match operation {
             Operation::Connect => {
@@ -220,7 +220,7 @@ impl World {
                 let direction = Direction::from(side.other());
                 let ended = record.ended[direction as usize] && self.connections[side.other() as usize].ended;
                 assert!(ended, "finishes a side whose source has not ended");
-                assert!(self.kernel.held[direction as usize].is_empty(), "finishes with bytes in hand");
+                assert!(self.kernel.pending[direction as usize].is_empty(), "finishes with bytes in hand");
                 assert!(!record.finishes[side as usize] && !decided, "finishes twice");
                 self.record.finishes[side as usize] = true;
                 if self.record.finishes == [true; 2] {

@@ -31,14 +31,14 @@ impl World {
                 self.kernel.start(InFlight::Flow(direction), Kind::Park);
             }
             Operation::Discard(direction) => {
-                self.coverage.discarded += u64::from(length(&self.kernel.held[direction as usize]) > 0);
-                self.kernel.held[direction as usize] = 0..0;
+                self.coverage.discarded += u64::from(length(&self.kernel.pending[direction as usize]) > 0);
+                self.kernel.pending[direction as usize] = 0..0;
                 self.kernel.behind[direction as usize].clear();
             }
             Operation::DiscardLast(direction) => {
                 self.coverage.discarded_behind += 1;
                 if self.kernel.behind[direction as usize].pop_back().is_none() {
-                    self.kernel.held[direction as usize] = 0..0;
+                    self.kernel.pending[direction as usize] = 0..0;
                 }
             }
             Operation::Move(direction) => return Some(self.turn(direction)),

@@ -39,7 +39,7 @@ pub(crate) enum Happening {
     BufferFree(Direction),
     Stop(Closed),
     /// The backend is to be left.
-    Leave,
+    BackendDrained,
     /// There may be a backend now.
     Retry,
     /// Somebody may go on.
@@ -100,7 +100,7 @@ impl World {
         let mut aside = Rng::with_seed(!seed);
         if aside.u32(0..16) == 0 {
             let after = aside.u64(0..2000);
-            world.agenda.push((after, aside.u32(..), Happening::Leave));
+            world.agenda.push((after, aside.u32(..), Happening::BackendDrained));
         }
         world
     }
@@ -236,7 +236,7 @@ impl World {
                 self.tell(Event::BufferFree(direction));
             }
             Happening::Stop(reason) => self.tell(Event::Stop(reason)),
-            Happening::Leave => self.tell(Event::Leave),
+            Happening::BackendDrained => self.tell(Event::BackendDrained),
             Happening::Retry => self.tell(Event::Retry),
             Happening::Wake => {
                 if self.deadline != NEVER && self.one_in(4) {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use balancer::observe::condition::{Condition, State};
-use balancer::table::{Algorithm, Backend, Permit, Member, Roster, Service, ServiceState, Settings};
+use balancer::table::{Algorithm, Backend, Permit, Member, Pool, Service, ServiceState, Settings};
 use pingora_load_balancing::LoadBalancer;
 use pingora_load_balancing::selection::{BackendIter, BackendSelection, Consistent, FNVHash, Random, RoundRobin};
 
@@ -74,11 +74,11 @@ fn service(algorithm: Algorithm, size: u16) -> Service {
         let address = SocketAddr::from(([127, 0, 0, 1], number));
         let condition = Condition::new(State::Up, "not probed");
         let backend = Backend::new(format!("b-{number}").into(), address, None, condition, 1);
-        Member { backend: Arc::new(backend), weight: 1, share: Member::WHOLE, held: false }
+        Member { backend: Arc::new(backend), weight: 1, share: Member::WHOLE, drained: false }
     };
     let state = ServiceState::new("bench".into(), 0, None, 0, 1);
     let members = (1..=size).map(member).collect();
-    let roster = Roster { algorithm, members, backups: Vec::new(), leaving: Vec::new(), past_sessions: 0, starting: false, try_all: false };
+    let pool = Pool { algorithm, members, backups: Vec::new(), leaving: Vec::new(), past_sessions: 0, starting: false, try_all: false };
     let settings = Settings::default();
-    Service::new(Arc::new(state), roster, settings)
+    Service::new(Arc::new(state), pool, settings)
 }

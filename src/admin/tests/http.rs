@@ -11,7 +11,7 @@ use super::super::{BindError, bind_http};
 use super::{PATIENCE, request, start, start_with, still_works, view};
 use crate::observe::condition::{Condition, State};
 use crate::observe::counters::{Closed, Probed, Refused};
-use crate::table::{Backend, Member, Roster, Standby, Table};
+use crate::table::{Backend, BackupMember, Member, Pool, Table};
 
 const MANUAL: &str = include_str!("../../../docs/OPERATING.md");
 
@@ -131,16 +131,16 @@ fn a_backup_stands_after_the_backends_and_keeps_a_service_ready() {
     let backup = Arc::new(Backend::new("web-03".into(), ([10, 0, 0, 13], 80).into(), None, up, WORKERS));
     set(&web.backends[0], State::Down);
     backup.counters.of(0).sessions.add(5);
-    let roster = Roster {
+    let pool = Pool {
         algorithm: web.algorithm,
-        members: vec![Member { backend: Arc::clone(&web.backends[0]), weight: 1, share: 0, held: false }],
-        backups: vec![Standby { backend: backup, may_serve: true }],
+        members: vec![Member { backend: Arc::clone(&web.backends[0]), weight: 1, share: 0, drained: false }],
+        backups: vec![BackupMember { backend: backup, may_serve: true }],
         leaving: Vec::new(),
         past_sessions: 0,
         starting: false,
         try_all: false,
     };
-    let web = Arc::new(web.successor(roster, web.settings));
+    let web = Arc::new(web.successor(pool, web.settings));
     view.table.store(Arc::new(Table::new(3, 3, vec![web], Vec::new())));
     let running = start(view);
     let (_, _, body) = request(&running.path, "GET", "/v1/status");

@@ -14,7 +14,7 @@ use crate::control::health::{self, Health};
 use crate::control::probe::{Check, Id, Target};
 use crate::observe::condition::{Condition, Drain};
 use crate::observe::timeline::{Kind, Timeline};
-use crate::table::{Algorithm, Backend, Member, Role, Roster, Service, ServiceState, Settings, Standby};
+use crate::table::{Algorithm, Backend, BackupMember, Member, Pool, Role, Service, ServiceState, Settings};
 
 /// Steps in which a backend that starts slowly comes to its whole weight.
 const STEPS: u16 = 16;
@@ -106,7 +106,7 @@ impl Tracked {
         self.settings = Settings {
             connect_timeout: service.connect.timeout,
             connect_attempts: service.connect.attempts,
-            queue: service.queue.timeout,
+            queue_timeout: service.queue.timeout,
             idle: service.timeouts.idle,
             half_closed: service.timeouts.half_closed,
             unresponsive: service.timeouts.unresponsive,
@@ -155,8 +155,8 @@ impl Tracked {
         let (serving, primaries) = self.count(Role::Primary);
         self.state.redundancy.note(primaries, serving);
         match before {
-            Some(before) => before.successor(self.roster(), self.settings),
-            None => Service::new(Arc::clone(&self.state), self.roster(), self.settings),
+            Some(before) => before.successor(self.pool(), self.settings),
+            None => Service::new(Arc::clone(&self.state), self.pool(), self.settings),
         }
     }
 
@@ -170,18 +170,18 @@ impl Tracked {
         (self.of(role).filter(|watched| watched.state() == State::Up).count(), self.of(role).count())
     }
 
-    fn roster(&self) -> Roster {
+    fn pool(&self) -> Pool {
         let member = |watched: &Watched| Member {
             backend: Arc::clone(&watched.backend),
             weight: watched.weight,
             share: watched.share(),
-            held: watched.drain.is_some(),
+            drained: watched.drain.is_some(),
         };
-        let standby = |watched: &Watched| Standby {
+        let standby = |watched: &Watched| BackupMember {
             backend: Arc::clone(&watched.backend),
             may_serve: watched.state() == State::Up,
         };
-        Roster {
+        Pool {
             algorithm: self.algorithm,
             members: self.of(Role::Primary).map(member).collect(),
             backups: self.of(Role::Backup).map(standby).collect(),

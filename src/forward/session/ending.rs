@@ -136,7 +136,7 @@ impl Session {
 
     /// The backend is not to serve it any more. Who is only being connected is spared: a connect that is cancelled has failed, so that
     /// the next backend is tried.
-    pub(super) fn leave(&mut self, now: Millis) {
+    pub(super) fn leave_drained_backend(&mut self, now: Millis) {
         match self.phase {
             Phase::Connecting { .. } => self.cancel |= InFlight::Connect.bit() & self.in_flight,
             Phase::Waiting { .. } => {}

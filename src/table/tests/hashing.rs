@@ -12,7 +12,7 @@ fn slots(service: &Service) -> Vec<usize> {
 fn with_share(share: u16) -> Vec<usize> {
     let mut members = members(&[1; 10]);
     members[3].share = share;
-    slots(&service(roster(Algorithm::SourceHash, members)))
+    slots(&service(pool(Algorithm::SourceHash, members)))
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn a_reload_without_a_backend_moves_few_others() {
     let before = with_share(Member::WHOLE);
     let mut left = members(&[1; 10]);
     left.remove(3);
-    let after = slots(&service(roster(Algorithm::SourceHash, left)));
+    let after = slots(&service(pool(Algorithm::SourceHash, left)));
     let stayed = before.iter().zip(&after).filter(|(before, _)| **before != 3);
     let (all, moved) = stayed.fold((0.0, 0.0), |(all, moved), (b, a)| (all + 1.0, moved + f64::from(u8::from(b != a))));
     let part = moved / all;
@@ -74,7 +74,7 @@ fn a_reload_without_a_backend_moves_few_others() {
 
 #[test]
 fn a_client_is_the_same_in_both_notations_and_by_all_of_its_ipv6_address() {
-    let service = service(roster(Algorithm::SourceHash, members(&[1; 50])));
+    let service = service(pool(Algorithm::SourceHash, members(&[1; 50])));
     let place = |address: &str| number(&service.pick(&[], Some(address.parse().unwrap())).unwrap());
     assert_eq!(place("192.0.2.7"), place("::ffff:192.0.2.7"));
     let hosts: std::collections::HashSet<_> = (0..200).map(|host| place(&format!("2001:db8::{host:x}"))).collect();
@@ -85,7 +85,7 @@ fn a_client_is_the_same_in_both_notations_and_by_all_of_its_ipv6_address() {
 
 #[test]
 fn clients_without_an_address_are_spread() {
-    let service = service(roster(Algorithm::SourceHash, members(&[1; 4])));
+    let service = service(pool(Algorithm::SourceHash, members(&[1; 4])));
     let mut counts = [0; 4];
     (0..4_000).for_each(|_| counts[number(&service.pick(&[], None).unwrap())] += 1);
     // 99.9 % of the right samples lie below 16.3 with three degrees of freedom.
@@ -95,14 +95,14 @@ fn clients_without_an_address_are_spread() {
 #[test]
 fn a_successor_sends_clients_where_a_new_service_would() {
     let all = members(&[1, 2, 3, 4]);
-    let first = service(roster(Algorithm::SourceHash, all.clone()));
+    let first = service(pool(Algorithm::SourceHash, all.clone()));
     let mut down = all.clone();
     down[1].share = 0;
     let mut heavier = all.clone();
     heavier[1].weight = 9;
     for changed in [down, heavier, all[..3].to_vec()] {
-        let roster = roster(Algorithm::SourceHash, changed);
-        assert_eq!(slots(&first.successor(roster.clone(), first.settings)), slots(&service(roster)));
+        let pool = pool(Algorithm::SourceHash, changed);
+        assert_eq!(slots(&first.successor(pool.clone(), first.settings)), slots(&service(pool)));
     }
 }
 
@@ -110,7 +110,7 @@ fn a_successor_sends_clients_where_a_new_service_would() {
 fn where_most_are_away_those_who_are_left_share_the_clients() {
     let mut members = members(&[1; 64]);
     members.iter_mut().enumerate().for_each(|(at, member)| member.share = if at % 32 == 7 { Member::WHOLE } else { 0 });
-    let counts = visits(&service(roster(Algorithm::SourceHash, members)), 20_000);
+    let counts = visits(&service(pool(Algorithm::SourceHash, members)), 20_000);
     // 99.9 % of the right samples lie below 10.8 with one degree of freedom.
     assert!(chi_square(&[counts[7], counts[39]], &[1, 1]) < 10.8, "{counts:?}");
     assert_eq!(counts[7] + counts[39], 20_000);

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use super::{Algorithm, Backend, Member, Permit, Roster, Service, ServiceState, Settings, Standby};
+use super::{Algorithm, Backend, BackupMember, Member, Permit, Pool, Service, ServiceState, Settings};
 use crate::observe::condition::{Condition, State};
 
 /// A backend named after its number, without a limit where that is 0.
@@ -21,7 +21,8 @@ fn backend(number: u16, limit: u32) -> Arc<Backend> {
 
 /// Primaries 0, 1, … with these weights, whole and without limits.
 fn members(weights: &[u16]) -> Vec<Member> {
-    let member = |(&weight, number)| Member { backend: backend(number, 0), weight, share: Member::WHOLE, held: false };
+    let member =
+        |(&weight, number)| Member { backend: backend(number, 0), weight, share: Member::WHOLE, drained: false };
     weights.iter().zip(0..).map(member).collect()
 }
 
@@ -33,13 +34,13 @@ fn limited(limits: &[u32]) -> Vec<Member> {
 }
 
 /// Backups 100, 101, … that may serve, with a limit each.
-fn backups(limits: &[u32]) -> Vec<Standby> {
-    let standby = |(&limit, number)| Standby { backend: backend(number, limit), may_serve: true };
+fn backups(limits: &[u32]) -> Vec<BackupMember> {
+    let standby = |(&limit, number)| BackupMember { backend: backend(number, limit), may_serve: true };
     limits.iter().zip(100..).map(standby).collect()
 }
 
-fn roster(algorithm: Algorithm, members: Vec<Member>) -> Roster {
-    Roster {
+fn pool(algorithm: Algorithm, members: Vec<Member>) -> Pool {
+    Pool {
         algorithm,
         members,
         backups: Vec::new(),
@@ -50,10 +51,10 @@ fn roster(algorithm: Algorithm, members: Vec<Member>) -> Roster {
     }
 }
 
-fn service(roster: Roster) -> Service {
+fn service(pool: Pool) -> Service {
     let state = ServiceState::new("web".into(), 0, None, 0, 1);
     let settings = Settings::default();
-    Service::new(Arc::new(state), roster, settings)
+    Service::new(Arc::new(state), pool, settings)
 }
 
 /// The number of the backend that a permit is in.

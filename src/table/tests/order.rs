@@ -14,7 +14,7 @@ fn every_algorithm_passes_over_those_away_tried_or_full() {
     for algorithm in Algorithm::ALL {
         let mut members = limited(&[0, 0, 1, 0]);
         members[0].share = 0;
-        let service = service(roster(algorithm, members));
+        let service = service(pool(algorithm, members));
         let _full = Permit::take(&service.backends[2]).unwrap();
         let tried = [Arc::clone(&service.backends[1])];
         for client in 0..500 {
@@ -27,7 +27,7 @@ fn every_algorithm_passes_over_those_away_tried_or_full() {
 #[test]
 fn one_free_place_among_many_full_ones_is_found() {
     for algorithm in Algorithm::ALL {
-        let service = service(roster(algorithm, limited(&[1; 300])));
+        let service = service(pool(algorithm, limited(&[1; 300])));
         let mut held: Vec<_> = (0..300).map(|client| service.pick(&[], Some(address(client))).unwrap()).collect();
         assert_eq!(service.pick(&[], Some(address(1))).unwrap_err(), Unpicked::Full, "{algorithm:?}");
         let freed = number(&held.swap_remove(123));
@@ -38,8 +38,8 @@ fn one_free_place_among_many_full_ones_is_found() {
 #[test]
 fn backups_take_the_surplus_alone_in_their_order() {
     for algorithm in Algorithm::ALL {
-        let roster = Roster { backups: backups(&[1, 2]), ..roster(algorithm, limited(&[2, 1])) };
-        let service = service(roster);
+        let pool = Pool { backups: backups(&[1, 2]), ..pool(algorithm, limited(&[2, 1])) };
+        let service = service(pool);
         let mut held: Vec<_> = (0..6).map(|client| service.pick(&[], Some(address(client))).unwrap()).collect();
         assert!(held[..3].iter().all(|permit| number(permit) < 100), "{algorithm:?}");
         assert_eq!(held[3..].iter().map(number).collect::<Vec<_>>(), [100, 101, 101], "{algorithm:?}");
@@ -55,7 +55,7 @@ fn backups_serve_while_all_primaries_are_down_and_no_longer() {
     members.iter_mut().for_each(|member| member.share = 0);
     let mut backups = backups(&[0, 0]);
     backups[0].may_serve = false;
-    let down = Roster { backups, try_all: true, ..roster(Algorithm::RoundRobin, members) };
+    let down = Pool { backups, try_all: true, ..pool(Algorithm::RoundRobin, members) };
     let mut up = down.clone();
     up.members[1].share = Member::WHOLE;
     let (down, up) = (service(down), service(up));
@@ -70,10 +70,10 @@ fn without_anybody_the_answer_tells_starting_from_down() {
     for algorithm in Algorithm::ALL {
         let mut members = members(&[1, 1]);
         members.iter_mut().for_each(|member| member.share = 0);
-        let roster = roster(algorithm, members);
-        let starting = service(Roster { starting: true, try_all: true, ..roster.clone() });
+        let pool = pool(algorithm, members);
+        let starting = service(Pool { starting: true, try_all: true, ..pool.clone() });
         assert_eq!(starting.pick(&[], Some(address(0))).unwrap_err(), Unpicked::Starting);
-        assert_eq!(service(roster).pick(&[], Some(address(0))).unwrap_err(), Unpicked::Down);
+        assert_eq!(service(pool).pick(&[], Some(address(0))).unwrap_err(), Unpicked::Down);
     }
 }
 
@@ -82,7 +82,7 @@ fn without_anybody_up_all_can_be_tried() {
     for algorithm in Algorithm::ALL {
         let mut members = members(&[1, 1, 1]);
         members.iter_mut().for_each(|member| member.share = 0);
-        let service = service(Roster { try_all: true, ..roster(algorithm, members) });
+        let service = service(Pool { try_all: true, ..pool(algorithm, members) });
         assert!(service.trying_all);
         let mut tried = Vec::new();
         for _ in 0..3 {
@@ -95,8 +95,8 @@ fn without_anybody_up_all_can_be_tried() {
 #[test]
 fn tried_by_all_differs_from_full() {
     for algorithm in Algorithm::ALL {
-        let roster = Roster { backups: backups(&[1]), ..roster(algorithm, limited(&[1, 1])) };
-        let service = service(roster);
+        let pool = Pool { backups: backups(&[1]), ..pool(algorithm, limited(&[1, 1])) };
+        let service = service(pool);
         let mut tried: Vec<_> = service.backends.to_vec();
         let _full = Permit::take(&service.backups[0]).unwrap();
         assert_eq!(service.pick(&tried, Some(address(0))).unwrap_err(), Unpicked::Full, "{algorithm:?}");
@@ -108,14 +108,14 @@ fn tried_by_all_differs_from_full() {
 #[test]
 fn a_service_without_backends_is_down() {
     for algorithm in Algorithm::ALL {
-        let service = service(Roster { try_all: true, ..roster(algorithm, Vec::new()) });
+        let service = service(Pool { try_all: true, ..pool(algorithm, Vec::new()) });
         assert_eq!(service.pick(&[], Some(address(0))).unwrap_err(), Unpicked::Down, "{algorithm:?}");
     }
 }
 
 #[test]
 fn first_fills_in_the_order_of_the_file_and_returns_to_the_first() {
-    let service = service(roster(Algorithm::First, limited(&[2, 1, 2])));
+    let service = service(pool(Algorithm::First, limited(&[2, 1, 2])));
     let mut held: Vec<_> = (0..5).map(|_| service.pick(&[], None).unwrap()).collect();
     assert_eq!(held.iter().map(number).collect::<Vec<_>>(), [0, 0, 1, 2, 2]);
     held.remove(4);
@@ -127,22 +127,22 @@ fn first_fills_in_the_order_of_the_file_and_returns_to_the_first() {
 fn who_is_held_out_is_not_tried_either_when_nobody_is_left() {
     let mut down = members(&[1, 1, 1]);
     down.iter_mut().for_each(|member| member.share = 0);
-    down[1].held = true;
+    down[1].drained = true;
     for algorithm in Algorithm::ALL {
-        let tried = service(Roster { try_all: true, ..roster(algorithm, down.clone()) });
+        let tried = service(Pool { try_all: true, ..pool(algorithm, down.clone()) });
         assert!(tried.trying_all);
         let visited: Vec<_> = (0..40).map(|client| visit(&tried, client)).collect();
         assert!(!visited.contains(&1), "{algorithm:?}: {visited:?}");
     }
-    down.iter_mut().for_each(|member| member.held = true);
-    let nobody = service(Roster { try_all: true, ..roster(Algorithm::RoundRobin, down) });
+    down.iter_mut().for_each(|member| member.drained = true);
+    let nobody = service(Pool { try_all: true, ..pool(Algorithm::RoundRobin, down) });
     assert!(!nobody.trying_all);
     assert_eq!(nobody.pick(&[], None).err(), Some(Unpicked::Down));
 }
 
 #[test]
 fn the_least_loaded_goes_first_and_equals_take_turns() {
-    let service = service(roster(Algorithm::LeastConnections, members(&[1, 1, 1])));
+    let service = service(pool(Algorithm::LeastConnections, members(&[1, 1, 1])));
     assert_eq!((0..6).map(|client| visit(&service, client)).collect::<Vec<_>>(), [0, 1, 2, 0, 1, 2]);
     let _long: Vec<_> = [0, 0, 2].iter().map(|&busy| Permit::take(&service.backends[busy]).unwrap()).collect();
     assert_eq!((0..3).map(|client| visit(&service, client)).collect::<Vec<_>>(), [1, 1, 1]);

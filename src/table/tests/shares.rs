@@ -12,11 +12,11 @@ fn held(service: &Service, sessions: u32) -> Vec<u32> {
 #[test]
 fn idle_backends_are_visited_by_weight() {
     for algorithm in [Algorithm::RoundRobin, Algorithm::LeastConnections] {
-        assert_eq!(visits(&service(roster(algorithm, members(&[1, 2, 5]))), 800), [100, 200, 500], "{algorithm:?}");
+        assert_eq!(visits(&service(pool(algorithm, members(&[1, 2, 5]))), 800), [100, 200, 500], "{algorithm:?}");
     }
     // 99.9 % of samples of the right distribution lie below 13.8 with two degrees of freedom.
     for algorithm in [Algorithm::RandomTwo, Algorithm::SourceHash] {
-        let counts = visits(&service(roster(algorithm, members(&[1, 2, 5]))), 80_000);
+        let counts = visits(&service(pool(algorithm, members(&[1, 2, 5]))), 80_000);
         let chi_square = chi_square(&counts, &[1, 2, 5]);
         assert!(chi_square < 13.8, "{algorithm:?}: {counts:?} has a chi-square of {chi_square}");
     }
@@ -24,7 +24,7 @@ fn idle_backends_are_visited_by_weight() {
 
 #[test]
 fn backends_that_are_equally_busy_for_their_weights_are_visited_by_weight_too() {
-    let service = service(roster(Algorithm::LeastConnections, members(&[1, 2])));
+    let service = service(pool(Algorithm::LeastConnections, members(&[1, 2])));
     let [a, b] = [0, 1].map(|at| &service.backends[at]);
     let _long = [a, b, b].map(|backend| Permit::take(backend).unwrap());
     assert_eq!(visits(&service, 300), [100, 200]);
@@ -33,20 +33,20 @@ fn backends_that_are_equally_busy_for_their_weights_are_visited_by_weight_too() 
 #[test]
 fn two_choices_keep_loads_close() {
     // Two backends are both always looked at, so the less loaded one is always found.
-    let counts = held(&service(roster(Algorithm::RandomTwo, members(&[1, 1]))), 1001);
+    let counts = held(&service(pool(Algorithm::RandomTwo, members(&[1, 1]))), 1001);
     assert!(counts[0].abs_diff(counts[1]) <= 1, "{counts:?}");
     // A single random choice leaves a standard deviation of 10, and so a range of about 50.
-    let counts = held(&service(roster(Algorithm::RandomTwo, members(&[1; 100]))), 10_000);
+    let counts = held(&service(pool(Algorithm::RandomTwo, members(&[1; 100]))), 10_000);
     let range = counts.iter().max().unwrap() - counts.iter().min().unwrap();
     assert!(range <= 10, "loads differ by {range}");
-    let counts = held(&service(roster(Algorithm::RandomTwo, members(&[1, 2, 5]))), 8_000);
+    let counts = held(&service(pool(Algorithm::RandomTwo, members(&[1, 2, 5]))), 8_000);
     let within = |(&count, weight): (&u32, u32)| count.abs_diff(weight * 1000) <= weight * 20;
     assert!(counts.iter().zip([1, 2, 5]).all(within), "{counts:?} is not 1:2:5 within 2 %");
 }
 
 #[test]
 fn one_that_outweighs_all_others_is_still_compared_with_them() {
-    let service = service(roster(Algorithm::RandomTwo, members(&[256, 1, 1])));
+    let service = service(pool(Algorithm::RandomTwo, members(&[256, 1, 1])));
     let counts = held(&service, 2_580);
     assert!(counts[0] >= 2_450 && counts[1].min(counts[2]) >= 5, "{counts:?}");
 }
@@ -56,7 +56,7 @@ fn a_slow_start_carries_its_share() {
     let starting = |algorithm, share| {
         let mut members = members(&[1, 1]);
         members[1].share = share;
-        service(roster(algorithm, members))
+        service(pool(algorithm, members))
     };
     assert_eq!(visits(&starting(Algorithm::RoundRobin, 64), 100), [80, 20]);
     assert_eq!(visits(&starting(Algorithm::LeastConnections, 64), 100), [80, 20]);

@@ -23,7 +23,7 @@ fn taken(service: &Service) -> Vec<u32> {
 
 #[test]
 fn round_robin_gives_whole_periods_exactly() {
-    let service = service(roster(Algorithm::RoundRobin, members(&[1, 2, 5])));
+    let service = service(pool(Algorithm::RoundRobin, members(&[1, 2, 5])));
     let held = hold(&service, 10_000);
     assert_eq!(taken(&service), [5_000, 10_000, 25_000]);
     drop(held);
@@ -36,7 +36,7 @@ fn least_connections_never_leaves_a_less_loaded_one_behind() {
     // one session, and a multiple of the weights' sum is spread exactly.
     for weights in [[1, 1, 1], [1, 2, 5], [256, 3, 41]] {
         let sum = weights.iter().map(|&weight| u32::from(weight)).sum::<u32>();
-        let service = service(roster(Algorithm::LeastConnections, members(&weights)));
+        let service = service(pool(Algorithm::LeastConnections, members(&weights)));
         let _held = hold(&service, 25 * sum);
         let expected = weights.map(|weight| u32::from(weight) * 25 * THREADS as u32);
         assert_eq!(taken(&service), expected, "weights {weights:?}");
@@ -47,7 +47,7 @@ fn least_connections_never_leaves_a_less_loaded_one_behind() {
 fn a_limit_is_reached_exactly_and_never_overshot() {
     for algorithm in Algorithm::ALL {
         let limits = [3, 5, 1];
-        let service = service(roster(algorithm, limited(&limits)));
+        let service = service(pool(algorithm, limited(&limits)));
         let inside = [const { AtomicU32::new(0) }; 3];
         thread::scope(|scope| {
             for thread in 0..THREADS as u32 {
