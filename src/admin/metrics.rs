@@ -135,7 +135,7 @@ fn conditions(text: &mut Text, services: &[Arc<Service>]) {
     text.family("backend_up", "gauge", "Whether the backend may serve: 1 or 0.", up);
     let drained = each_backend(services)
         .map(|(labels, backend)| (labels, u8::from(backend.condition.load().state == State::Drained)));
-    text.family("backend_drained", "gauge", "Whether the backend is held out by a person: 1 or 0.", drained);
+    text.family("backend_drained", "gauge", "Whether the backend is drained by a person: 1 or 0.", drained);
     let probes = each_backend(services).flat_map(|([service, name], backend)| {
         let count = |result| backend.probes.results[result as usize].get();
         Probed::ALL.map(|result| ([service, name, ("result", result.label())], count(result)))

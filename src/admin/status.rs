@@ -170,11 +170,11 @@ pub struct BackendStatus {
     pub bytes_out: u64,
     /// How long the last probe took, in milliseconds, whether it passed or not.
     pub probe_ms: Option<f64>,
-    /// The drain that holds it out, if any.
+    /// The drain that is on it, if any.
     pub drain: Option<Drain>,
 }
 
-/// A backend held out for a limited time.
+/// A backend drained for a limited time.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Drain {
     /// Who took it out.

@@ -40,7 +40,7 @@ pub(super) struct Arguments {
     target: Target,
 }
 
-/// Bring a backend back now that is held out
+/// Bring a backend back now that is drained
 #[derive(Debug, clap::Args)]
 pub(super) struct Restore {
     /// Whom

@@ -13,7 +13,7 @@ use crate::messages::{Command, Draining, Outcome};
 use crate::observe::condition::Drain;
 use crate::observe::timeline::{self, Event, Kind};
 
-/// Nobody is held out for longer: whoever wants that takes the backend out of the file.
+/// Nobody is drained for longer: whoever wants that takes the backend out of the file.
 const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
 /// A shorter time would be over before anybody notices.
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -80,7 +80,7 @@ impl Control {
         let Draining { service, backend, length, reason, purpose, force, close, abort } = draining;
         let outcome = self.may_decide().and_then(|()| {
             if !(SHORTEST..=LONGEST).contains(&length) {
-                return Err("a backend is held out for 1s to 720h (30 days)".to_owned());
+                return Err("a backend is drained for 1s to 720h (30 days)".to_owned());
             }
             let since = Timestamp::now();
             let after = |length: Duration| {
@@ -138,7 +138,7 @@ impl Control {
         }
     }
 
-    /// After anything that may have changed who is held out or watched: has the prober ask them, and the disk keep it.
+    /// After anything that may have changed who is drained or watched: has the prober ask them, and the disk keep it.
     /// `done` is told when it is on disk.
     pub(super) fn save_and_watch(&mut self, done: Option<Done>) {
         let Parts { fleet, running, .. } = &mut self.parts;

@@ -33,7 +33,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// All that is kept.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Saved {
-    /// Backends held out.
+    /// Backends drained.
     #[serde(default)]
     pub(super) drains: Vec<SavedDrain>,
     /// Backends that a reload removed, and that are watched on.
@@ -59,7 +59,7 @@ impl Saved {
     }
 }
 
-/// A backend held out.
+/// A backend drained.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct SavedDrain {
     pub(super) service: String,

@@ -29,7 +29,7 @@ pub enum AdminRequest {
         /// Where the outcome goes: the new process's id, or why this one serves on.
         answer: oneshot::Sender<Result<u32, String>>,
     },
-    /// Hold a backend out for a limited time.
+    /// Drain a backend for a limited time.
     Drain {
         /// Whom, for how long, why.
         draining: Draining,
@@ -38,7 +38,7 @@ pub enum AdminRequest {
         /// Where the outcome goes.
         answer: oneshot::Sender<Outcome>,
     },
-    /// Bring a backend back that is held out.
+    /// Bring a backend back that is drained.
     Restore {
         /// The service.
         service: String,
@@ -62,7 +62,7 @@ pub enum AdminRequest {
     },
 }
 
-/// A backend to be held out.
+/// A backend to be drained.
 #[derive(Debug, Clone)]
 pub struct Draining {
     /// The service.

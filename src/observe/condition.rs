@@ -14,7 +14,7 @@ named! {
         Up = "up",
         /// It has failed its probes, or real traffic has failed with it.
         Down = "down",
-        /// Held out by a person, for a limited time.
+        /// Drained by a person, for a limited time.
         Drained = "drained",
     }
 }
@@ -54,12 +54,12 @@ pub struct Condition {
     pub reason: String,
     /// How long the last probe took, whether it passed or not; one that this machine could not make does not count.
     pub probe: Option<Duration>,
-    /// What holds it out, where it is [`State::Drained`].
+    /// The drain, where it is [`State::Drained`].
     pub drain: Option<Drain>,
 }
 
 named! {
-    /// What a backend is held out for.
+    /// What a backend is drained for.
     Purpose {
         /// Maintenance.
         Drain = "drain",
@@ -68,7 +68,7 @@ named! {
     }
 }
 
-/// A backend held out by a person, for a limited time.
+/// A backend drained by a person, for a limited time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drain {
     /// What for.

@@ -17,7 +17,7 @@ pub struct Member {
     /// How much of its weight it may carry now, in 256ths: 0 when it may not serve, [`Member::WHOLE`] when it is whole, in
     /// between while it starts slowly.
     pub share: u16,
-    /// A person holds it out: it is not tried either when nobody else is left.
+    /// A person drains it: it is not tried either when nobody else is left.
     pub drained: bool,
 }
 

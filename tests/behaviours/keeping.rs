@@ -16,7 +16,7 @@ use crate::harness::{
 fn drill(balancer: &Balancer) {
     let body = r#"{ "backend": "web/web-02", "for": "1h", "abort_if_refused": 9 }"#;
     let answer = post(&balancer.socket(), "/v1/drain", body).expect("an answer");
-    assert!(answer.contains("is held out until"), "{answer}");
+    assert!(answer.contains("is drained until"), "{answer}");
 }
 
 /// The timeline's lines in the file, whoever runs.
@@ -25,7 +25,7 @@ fn on_disk(balancer: &Balancer) -> String {
     balancer.command(&["timeline", "--state", state.to_str().expect("a path")]).1
 }
 
-/// Waits until it is held out.
+/// Waits until it is drained.
 fn drained(balancer: &Balancer) {
     balancer.await_state("/services/web/backends/web-02/state", "drained");
 }

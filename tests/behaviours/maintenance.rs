@@ -74,7 +74,7 @@ fn a_server_taken_out_for_a_test_and_forgotten_comes_back_by_itself() {
     load.go_on(100);
 
     let said = done(&balancer, &["drain", "web/web-02", "--for", "2s", "--reason", "kernel upgrade"]);
-    assert!(said.contains("web/web-02 is held out until") && said.contains("left to serve: 1 of 2 backends"), "{said}");
+    assert!(said.contains("web/web-02 is drained until") && said.contains("left to serve: 1 of 2 backends"), "{said}");
     let drain = balancer.status();
     assert_eq!(drain.text("/services/web/backends/web-02/state"), "drained");
     assert_eq!(drain.text("/services/web/backends/web-02/drain/by"), "root");
@@ -104,12 +104,12 @@ fn a_server_taken_out_for_a_test_and_forgotten_comes_back_by_itself() {
         &[
             ("start", "serves as process"),
             ("drain", "backend web-02"),
-            ("reminder", "web-02 is still held out by root"),
+            ("reminder", "web-02 is still drained by root"),
             ("lease_ended", "drained -> starting: the maintenance by root is over"),
             ("state", "starting -> up: first probe passed; left to serve: 2 of 2"),
         ],
     );
-    assert_eq!(balancer.logged("web-02 is still held out by root"), 1);
+    assert_eq!(balancer.logged("web-02 is still drained by root"), 1);
     drop(open);
     balancer.stop();
 }
@@ -139,7 +139,7 @@ fn who_cannot_be_spared_is_not_taken_out_unless_somebody_insists() {
         assert!(code == Some(2) && err.contains(why), "{wrong:?}: {err}");
     }
     assert!(refused(&balancer, &["drain", "web/web-01", "--for", "721h"]).contains("30 days"));
-    assert!(refused(&balancer, &["restore", "web/web-01"]).contains("is not held out: it is up"));
+    assert!(refused(&balancer, &["restore", "web/web-01"]).contains("is not drained: it is up"));
     for (when, why) in
         [(&["--close-after", "1m"][..], "the drain is over by then"), (&["--spread", "1m"], "--close-after")]
     {
@@ -152,7 +152,7 @@ fn who_cannot_be_spared_is_not_taken_out_unless_somebody_insists() {
     let since = || balancer.status().text("/services/web/backends/web-01/since");
     let first = since();
     done(&balancer, &["drain", "web/web-01", "--for", "2h"]);
-    assert_eq!(since(), first, "it is held out since then, whatever the terms");
+    assert_eq!(since(), first, "it is drained since then, whatever the terms");
     let err = refused(&balancer, &["drain", "web/web-02"]);
     assert!(err.contains("would have 1 of its 3 backends") && err.contains("--force"), "{err}");
     done(&balancer, &["drain", "web/web-02", "--force"]);
@@ -167,7 +167,7 @@ fn who_cannot_be_spared_is_not_taken_out_unless_somebody_insists() {
     balancer.await_state("/services/solo/backends/only/state", "up");
     // Again: a new time for the one that is out.
     let said = done(&balancer, &["drain", "web/web-02", "--for", "2h", "--reason", "it takes longer"]);
-    assert!(said.contains("still held out"), "{said}");
+    assert!(said.contains("still drained"), "{said}");
     assert_eq!(balancer.status().text("/services/web/backends/web-02/drain/reason"), "it takes longer");
     balancer.stop();
 }
@@ -200,7 +200,7 @@ fn a_drain_outlives_reload_kill_and_upgrade() {
     wait_until("the file is taken over", PATIENCE, || story(&balancer).iter().any(|line| line.starts_with("upgrade ")));
     assert_eq!(story(&balancer).iter().filter(done_once).count(), 1);
     let err = refused(&balancer, &["drill", "web/web-02", "--for", "1s"]);
-    assert!(err.contains("is held out already"), "a drill would end it: {err}");
+    assert!(err.contains("is drained already"), "a drill would end it: {err}");
     assert_eq!(balancer.status().text("/services/web/backends/web-02/drain/until"), until);
     // The successor keeps it, too, and not the one before.
     done(&balancer, &["restore", "web/web-02"]);

@@ -82,7 +82,7 @@ function makeBackend(label) {
   return parts;
 }
 
-// Who holds a backend out; why, and for how long still.
+// Who drains a backend; why, and for how long still.
 function holder(drain) {
   return drain && drain.by ? ' by ' + drain.by : '';
 }

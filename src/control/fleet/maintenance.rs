@@ -1,4 +1,4 @@
-//! Backends held out by a person, for a limited time; and what of a fleet outlives the process.
+//! Backends drained by a person, for a limited time; and what of a fleet outlives the process.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use crate::table::{Backend, Role};
 const LOOK: Duration = Duration::from_millis(100);
 
 impl Fleet {
-    /// Holds a backend out from now on; one that is held out already goes on with that on these terms. `guard`: the share of its
+    /// Drains a backend from now on; one that is drained already goes on with that on these terms. `guard`: the share of its
     /// backends, in per cent, that the service must keep serving, unless `force`.
     ///
     /// # Errors
@@ -37,7 +37,7 @@ impl Fleet {
         if again && drain.purpose == Purpose::Drill {
             // Its end would be the end of somebody's maintenance.
             return Err(format!(
-                "{}/{backend} is held out already: bring it back first, with `balancer restore`",
+                "{}/{backend} is drained already: bring it back first, with `balancer restore`",
                 service.state.name
             ));
         }
@@ -50,23 +50,23 @@ impl Fleet {
         };
         let (until, by) = (drain.until, drain.by.clone());
         let kind = if drain.purpose == Purpose::Drill { Kind::Drill } else { Kind::Drain };
-        service.hold(index, drain, kind, Some(&by));
+        service.start_drain(index, drain, kind, Some(&by));
         let (name, left) = (format!("{}/{backend}", service.state.name), service.left());
         self.unsaved = true;
         self.publish_changes();
-        let word = if again { "still held out" } else { "held out" };
+        let word = if again { "still drained" } else { "drained" };
         Ok(format!("{name} is {word} until {until:.0}; {left}"))
     }
 
     /// Ends a drain now: the backend is probed, and serves again if it passes.
     ///
     /// # Errors
-    /// There is no such backend, or it is not held out.
+    /// There is no such backend, or it is not drained.
     pub(in crate::control) fn restore(&mut self, service: &str, backend: &str, by: &str) -> Result<String, String> {
         let (tracked, index) = self.find(service, backend)?;
         if tracked.backends[index].drain.is_none() {
             let state = tracked.backends[index].state().label();
-            return Err(format!("{service}/{backend} is not held out: it is {state}"));
+            return Err(format!("{service}/{backend} is not drained: it is {state}"));
         }
         self.release(service, index, &format!("brought back by {by}"), Kind::Restore, Some(by), Instant::now());
         self.publish_changes();
@@ -132,16 +132,16 @@ impl Fleet {
             };
             match self.find(&service, &backend) {
                 _ if drain.until <= now => {
-                    note(format!("backend {backend} was held out until {:.0}: that is over", drain.until))
+                    note(format!("backend {backend} was drained until {:.0}: that is over", drain.until))
                 }
                 _ if drain.purpose == Purpose::Drill => {
                     note(format!("the drill with backend {backend} ended with the process"))
                 }
                 Ok((tracked, index)) if tracked.backends[index].backend.address == address => {
                     // Nobody has done it now: that was told when it was done.
-                    tracked.hold(index, drain, Kind::State, None)
+                    tracked.start_drain(index, drain, Kind::State, None)
                 }
-                _ => note(format!("backend {backend} ({address}) was held out, and is in the configuration no more")),
+                _ => note(format!("backend {backend} ({address}) was drained, and is in the configuration no more")),
             }
         }
         for orphan in saved.orphans {
@@ -239,7 +239,7 @@ impl Fleet {
         self.next_id += 1;
         let id = self.next_id;
         if let Some(tracked) = self.services.iter_mut().find(|tracked| &*tracked.state.name == service) {
-            tracked.release(index, id, reason, kind, by, now);
+            tracked.end_drain(index, id, reason, kind, by, now);
         }
         self.number_all();
         (self.unsaved, self.rewatch) = (true, true);
@@ -250,7 +250,7 @@ impl Fleet {
         let (reload, mut more) = (Timestamp::now(), 0);
         for (service, watched) in removed {
             if let Some(drain) = &watched.drain {
-                let text = format!("backend {} was held out by {}, and is removed", watched.backend.name, drain.by);
+                let text = format!("backend {} was drained by {}, and is removed", watched.backend.name, drain.by);
                 self.timeline.record(Event::new(Kind::LeaseEnded, text).of(&service).with(&watched.backend.name));
                 self.unsaved = true;
             }
@@ -305,8 +305,8 @@ impl Fleet {
 }
 
 impl Tracked {
-    /// Holds a backend out, or goes on with that on other terms.
-    pub(super) fn hold(&mut self, index: usize, drain: Drain, kind: Kind, by: Option<&str>) {
+    /// Drains a backend, or goes on with that on other terms.
+    pub(super) fn start_drain(&mut self, index: usize, drain: Drain, kind: Kind, by: Option<&str>) {
         let Some(watched) = self.backends.get_mut(index) else { return };
         let from = watched.state();
         let why = drain.why();
@@ -319,7 +319,7 @@ impl Tracked {
     }
 
     /// Lets a backend serve again, once it is probed: `id` is the prober's name for it from now on.
-    pub(super) fn release(&mut self, index: usize, id: Id, reason: &str, kind: Kind, by: Option<&str>, now: Instant) {
+    pub(super) fn end_drain(&mut self, index: usize, id: Id, reason: &str, kind: Kind, by: Option<&str>, now: Instant) {
         let Some(watched) = self.backends.get_mut(index) else { return };
         watched.drain = None;
         watched.id = id;
@@ -339,7 +339,7 @@ impl Tracked {
         drain.reminded = true;
         let why = drain.why();
         let text = format!(
-            "backend {} is still held out by {} until {}: {why}",
+            "backend {} is still drained by {} until {}: {why}",
             watched.backend.name,
             drain.by,
             clock(drain.until)
@@ -375,7 +375,7 @@ impl Tracked {
     }
 }
 
-/// When open sessions are closed, and over what time: only while the backend is held out.
+/// When open sessions are closed, and over what time: only while the backend is drained.
 fn closing(drain: &Drain) -> Option<(Timestamp, Duration)> {
     drain.close.filter(|(at, _)| *at < drain.until)
 }

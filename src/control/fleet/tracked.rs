@@ -55,9 +55,9 @@ pub(super) struct Watched {
     pub(super) target: Option<Target>,
     /// While its share grows: when that began, and how many steps are done.
     pub(super) ramp: Option<(Instant, u16)>,
-    /// What holds it out.
+    /// The drain that is on it.
     pub(super) drain: Option<Drain>,
-    /// It was held out until its last change of state: it comes back as one that was down.
+    /// It was drained until its last change of state: it comes back as one that was down.
     pub(super) returning: bool,
     /// How it is, until the table that goes with it is published.
     unseen: Option<Condition>,
@@ -303,7 +303,7 @@ impl Watched {
         self.health.configure(settings(health), now)
     }
 
-    /// Whether it may serve: what its health says, unless it is held out.
+    /// Whether it may serve: what its health says, unless it is drained.
     pub(super) fn state(&self) -> State {
         if self.drain.is_some() { State::Drained } else { self.health.state() }
     }
@@ -323,7 +323,7 @@ impl Watched {
         }
     }
 
-    /// Has everybody see what holds it out, which has not changed its state.
+    /// Shows everybody its drain, which has not changed its state.
     pub(super) fn show_drain(&self) {
         self.backend.condition.rcu(|condition| Condition { drain: self.drain.clone(), ..(**condition).clone() });
     }
