@@ -23,6 +23,7 @@ use crate::observe::counters::PerWorker;
 use crate::observe::running::{ConfigFile, Running};
 use crate::observe::timeline::Timeline;
 use crate::sys::features::{self, Features};
+use crate::sys::unix::SocketFile;
 use crate::sys::{process, ring, shortage, socket};
 use crate::table::Permits;
 
@@ -144,6 +145,7 @@ fn serve(program: Program, predecessor: Option<&Predecessor>, handed_over: Hande
     let listeners = Listeners::new(workers, inherited).map_err(system("take over the listeners"))?;
     let (requests, received_requests) = messages::admin_requests();
     let location = admin::Location { socket: admin_socket, http: config.admin.http };
+    let admin_socket_left = admin_socket_left.map(|(path, socket)| (SocketFile::left(&path), socket));
     let left = admin::Sockets { admin: admin_socket_left, http: http_left };
     let mut endpoints = admin::Endpoints::new(location, left, view, requests)?;
     let has_admin = endpoints.is_inherited();
@@ -234,6 +236,7 @@ impl control::Administration for Administration {
 
     fn duplicate(&self) -> io::Result<HandedOver> {
         let admin::Sockets { admin, http } = self.0.duplicate()?;
+        let admin = admin.map(|(file, socket)| (file.path().to_owned(), socket));
         Ok(HandedOver { listeners: Vec::new(), admin, http })
     }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::{BindError, Server, Serving, View, bind_http};
 use crate::messages::AdminRequests;
+use crate::sys::unix::SocketFile;
 
 /// Where the interface answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,8 +22,8 @@ pub struct Location {
 /// Sockets that listen already: another process has left them, or they are to be left to one.
 #[derive(Debug, Default)]
 pub struct Sockets {
-    /// The Unix socket and its path.
-    pub admin: Option<(PathBuf, OwnedFd)>,
+    /// The Unix socket and its file.
+    pub admin: Option<(SocketFile, OwnedFd)>,
     /// The TCP listener, and where the configuration wants it.
     pub http: Option<(SocketAddr, OwnedFd)>,
 }
@@ -39,7 +40,6 @@ pub struct Endpoints {
 
 #[derive(Debug)]
 struct Open {
-    location: Location,
     serving: Serving,
     /// Kept for whoever comes next.
     sockets: Sockets,
@@ -86,7 +86,7 @@ impl Endpoints {
         let Some(mut next) = self.next.take() else { return };
         next.serving.begin();
         let mut before = std::mem::replace(&mut self.open, next);
-        before.serving.retire(before.location.socket == self.open.location.socket);
+        before.serving.retire(self.open.serving.is_inherited());
         let end = move || {
             let Open { serving, sockets: _until_then, .. } = before;
             serving.finish();
@@ -123,8 +123,8 @@ impl Open {
     ) -> Result<Self, BindError> {
         // First, as it tells whose the address is where another one runs already.
         let server = match sockets.admin {
-            // Where somebody has removed its file, nobody can come to the one that listens.
-            Some((path, socket)) if path == location.socket && path.exists() => Server::inherit(&path, socket)?,
+            // However its path is written. Where somebody has removed its file, nobody can come to the one that listens.
+            Some((file, socket)) if file.is_at(&location.socket) => Server::inherit(file.by(&location.socket), socket)?,
             _ => Server::bind(&location.socket)?,
         };
         let http = match (location.http, sockets.http) {
@@ -136,14 +136,14 @@ impl Open {
         }
         let server = server.with_http(http);
         let (admin, http) = server.duplicate().map_err(BindError::Duplicate)?;
-        let sockets = Sockets { admin: Some((location.socket.clone(), admin)), http: location.http.zip(http) };
+        let sockets = Sockets { admin: Some(admin), http: location.http.zip(http) };
         let serving = server.serve(Arc::clone(view), requests.clone()).map_err(BindError::Start)?;
-        Ok(Self { location, serving, sockets })
+        Ok(Self { serving, sockets })
     }
 
     fn duplicate(&self) -> io::Result<Sockets> {
         let Sockets { admin, http } = &self.sockets;
-        let admin = admin.as_ref().map(|(path, socket)| Ok::<_, io::Error>((path.clone(), socket.try_clone()?)));
+        let admin = admin.as_ref().map(|(file, socket)| Ok::<_, io::Error>((file.clone(), socket.try_clone()?)));
         let http = http.as_ref().map(|(address, socket)| Ok::<_, io::Error>((*address, socket.try_clone()?)));
         Ok(Sockets { admin: admin.transpose()?, http: http.transpose()? })
     }

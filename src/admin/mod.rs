@@ -103,25 +103,25 @@ impl Server {
         })
     }
 
-    /// A socket at `path` that listens already, because another process has left it.
+    /// A socket that listens already, because another process has left it.
     ///
     /// # Errors
-    /// It is not there any more.
-    pub fn inherit(path: &Path, socket: OwnedFd) -> Result<Self, BindError> {
-        let failed = |error| BindError::System { doing: "look at", path: path.into(), error };
+    /// The system refuses.
+    pub fn inherit(file: SocketFile, socket: OwnedFd) -> Result<Self, BindError> {
         let listener = UnixStdListener::from(socket);
+        let failed = |error| BindError::System { doing: "take over", path: file.path().into(), error };
         listener.set_nonblocking(true).map_err(failed)?;
-        let socket = socket::Bound { listener, file: SocketFile::of(path).map_err(failed)? };
+        let socket = socket::Bound { listener, file };
         Ok(Self { socket, http: None, inherited: true, connections: CONNECTIONS, exchange: EXCHANGE })
     }
 
-    /// The sockets once more, for another process: the Unix socket, and the TCP listener.
+    /// The sockets once more, for another process: the Unix socket with its file, and the TCP listener.
     ///
     /// # Errors
     /// No descriptor is left.
-    pub fn duplicate(&self) -> io::Result<(OwnedFd, Option<OwnedFd>)> {
+    pub fn duplicate(&self) -> io::Result<((SocketFile, OwnedFd), Option<OwnedFd>)> {
         let http = self.http.as_ref().map(|http| http.try_clone().map(OwnedFd::from)).transpose()?;
-        Ok((self.socket.listener.try_clone()?.into(), http))
+        Ok(((self.socket.file.clone(), self.socket.listener.try_clone()?.into()), http))
     }
 
     /// Lets the GETs be asked on a TCP listener too (see [`bind_http`]); nothing there can change anything.

@@ -116,14 +116,13 @@ pub(super) struct Bound {
 impl Bound {
     pub(super) fn new(path: &Path) -> Result<Self, BindError> {
         make_directory(path)?;
-        let (socket, file) = unix::bind(path, MODE).map_err(|obstacle| match obstacle {
+        let (socket, file) = unix::listen(path, MODE, BACKLOG).map_err(|obstacle| match obstacle {
             Obstacle::Live(Some(pid)) => BindError::Live { path: path.into(), pid },
             Obstacle::Live(None) => BindError::Busy(path.into()),
             Obstacle::NotASocket => BindError::NotASocket(path.into()),
             Obstacle::System(doing, error) => BindError::System { doing, path: path.into(), error },
         })?;
         let failed = |error| BindError::System { doing: "listen on", path: path.into(), error };
-        rustix::net::listen(&socket, BACKLOG).map_err(|error| failed(error.into()))?;
         let listener = UnixListener::from(socket);
         listener.set_nonblocking(true).map_err(failed)?;
         Ok(Self { listener, file })

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::report::{Place, Problem, did_you_mean};
 use super::sections::{self, entries};
 use super::tree::{Node, Value, quoted};
+use super::values::Taken;
 use super::{AccessLog, Admin, Balance, Config, Connect, Health, Listen, Queue, Reload, Service, Timeouts, address};
 
 /// No deadline is longer: a year.
@@ -39,7 +40,7 @@ pub(super) fn read(root: &Node) -> Result<Config, Vec<Problem>> {
 #[derive(Default)]
 pub(super) struct Reader {
     pub(super) problems: Vec<Problem>,
-    pub(super) taken: HashMap<Listen, (String, Place)>,
+    pub(super) taken: HashMap<Taken, (String, Place)>,
 }
 
 impl Reader {
@@ -80,13 +81,13 @@ impl Reader {
         let section = self.section(node, &sections::ADMIN);
         let socket = section.get("socket").and_then(|node| {
             let path = self.parsed(node, "the path of a Unix socket is due here", address::unix_path)?;
-            self.take(Listen::Unix(path.clone()), "the admin socket", node.used);
+            self.take(&Listen::Unix(path.clone()), "the admin socket", node.used);
             Some(path)
         });
         let http = section.get("http").and_then(|node| {
             let address =
                 self.parsed(node, "an address and a port are due here, such as 127.0.0.1:9900", address::tcp)?;
-            self.take(Listen::Tcp(address), "`admin.http`", node.used);
+            self.take(&Listen::Tcp(address), "`admin.http`", node.used);
             Some(address)
         });
         Admin { socket, http }
@@ -151,7 +152,7 @@ impl Reader {
             .filter_map(|node| {
                 let due = "an address and a port are due here, such as 0.0.0.0:8080";
                 let listen = self.parsed(node, due, address::listen)?;
-                self.take(listen.clone(), &owner, node.used);
+                self.take(&listen, &owner, node.used);
                 Some(listen)
             })
             .collect()
@@ -171,7 +172,11 @@ impl Reader {
                 ))
             }
         };
-        self.parsed(node, due, log).unwrap_or_default()
+        let log = self.parsed(node, due, log).unwrap_or_default();
+        if let AccessLog::File(path) = &log {
+            self.take_path(path, "the access log", node.used);
+        }
+        log
     }
 
     fn state(&mut self, node: &Node) -> Option<std::path::PathBuf> {
@@ -183,7 +188,9 @@ impl Reader {
                 Err(format!("{} is not a directory for the state: write a path from /", quoted(text)))
             }
         };
-        self.parsed(node, due, path)
+        let path: Option<std::path::PathBuf> = self.parsed(node, due, path);
+        path.iter().for_each(|path| self.take_path(path, "the state directory", node.used));
+        path
     }
 
     fn queue(&mut self, node: &Node) -> Queue {

@@ -8,6 +8,7 @@ mod file;
 mod foreign_names;
 mod health;
 mod load;
+mod path_identity;
 mod report;
 mod sections;
 mod tree;

@@ -1,12 +1,15 @@
 //! The values of the file: names, numbers, durations and addresses, each in its range or a problem.
 
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
+use std::path::Path;
 use std::time::Duration;
 
 use super::Listen;
 use super::file::Reader;
 use super::foreign_names;
+use super::path_identity::PathIdentity;
 use super::report::{Place, Problem, did_you_mean};
 use super::sections::{self, Section};
 use super::tree::{Node, Value, quoted};
@@ -14,6 +17,14 @@ use crate::duration;
 
 /// Names go into labels, logs and commands, and are read by people.
 const MAX_NAME: usize = 64;
+
+/// What only one part of a configuration can have.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) enum Taken {
+    Tcp(SocketAddr),
+    /// A socket or a file.
+    Path(PathIdentity),
+}
 
 impl Reader {
     pub(super) fn problem(&mut self, place: Place, what: impl Into<String>) {
@@ -31,15 +42,26 @@ impl Reader {
     }
 
     /// Notes an address as taken; of port 0, which the kernel chooses, there may be many.
-    pub(super) fn take(&mut self, listen: Listen, owner: &str, place: Place) {
-        if matches!(&listen, Listen::Tcp(address) if address.port() == 0) {
-            return;
-        }
-        if let Some((first, at)) = self.taken.get(&listen) {
-            let what = format!("this address is taken already, by {first} at line {}", at.line);
+    pub(super) fn take(&mut self, listen: &Listen, owner: &str, place: Place) {
+        let taken = match listen {
+            Listen::Tcp(address) if address.port() == 0 => return,
+            Listen::Tcp(address) => Taken::Tcp(*address),
+            Listen::Unix(path) => Taken::Path(PathIdentity::of(path)),
+        };
+        self.note(taken, "address", owner, place);
+    }
+
+    /// Notes a path as taken by a file that is no socket.
+    pub(super) fn take_path(&mut self, path: &Path, owner: &str, place: Place) {
+        self.note(Taken::Path(PathIdentity::of(path)), "path", owner, place);
+    }
+
+    fn note(&mut self, taken: Taken, kind: &str, owner: &str, place: Place) {
+        if let Some((first, at)) = self.taken.get(&taken) {
+            let what = format!("this {kind} is taken already, by {first} at line {}", at.line);
             self.problem(place, what);
         } else {
-            self.taken.insert(listen, (owner.to_owned(), place));
+            self.taken.insert(taken, (owner.to_owned(), place));
         }
     }
 

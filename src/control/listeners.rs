@@ -81,8 +81,8 @@ pub struct Prepared(Vec<(Arc<str>, Source)>);
 
 #[derive(Debug)]
 enum Source {
-    /// The index of one that is open.
-    Kept(usize),
+    /// The index of one that is open, and how the configuration writes its address now.
+    Kept(usize, Listen),
     New(Open),
 }
 
@@ -134,15 +134,12 @@ impl Listeners {
         let mut prepared = Prepared(Vec::new());
         for service in &config.services {
             for listen in &service.listen {
-                // The kernel's choice for port 0 is the service's own.
-                let any = matches!(listen, Listen::Tcp(address) if address.port() == 0);
-                let is_it =
-                    |open: &Open| open.listen == *listen && (!any || open.service == service.name) && !open.is_lost();
-                let place = self.open.iter().zip(&kept).position(|(open, kept)| !kept && is_it(open));
+                let place =
+                    self.open.iter().zip(&kept).position(|(open, kept)| !kept && open.is_at(listen, &service.name));
                 let source = match place {
                     Some(place) => {
                         kept[place] = true;
-                        Source::Kept(place)
+                        Source::Kept(place, listen.clone())
                     }
                     None => Source::New(self.bind(&service.name, listen)?),
                 };
@@ -172,7 +169,7 @@ impl Listeners {
         let mut old: Vec<_> = std::mem::take(&mut self.open).into_iter().map(Some).collect();
         for (service, source) in prepared.into_parts() {
             let kept = match source {
-                Source::Kept(place) => old.get_mut(place).and_then(Option::take),
+                Source::Kept(place, listen) => old.get_mut(place).and_then(Option::take).map(|open| open.by(listen)),
                 Source::New(open) => Some(open),
             };
             let Some(mut open) = kept else { continue };
@@ -271,7 +268,8 @@ impl Listeners {
             }
             Listen::Unix(path) => {
                 // Whoever can reach its directory may connect, as everybody may who can reach an address.
-                let (socket, file) = unix::bind(path, 0o666).map_err(|obstacle| failed(obstacle.into()))?;
+                let (socket, file) =
+                    unix::listen(path, 0o666, socket::BACKLOG).map_err(|obstacle| failed(obstacle.into()))?;
                 (vec![socket], Some(file))
             }
         };
@@ -334,6 +332,27 @@ impl Open {
     /// Where it listens, if that is not a path.
     fn tcp(&self) -> Option<SocketAddr> {
         self.address.parse().ok()
+    }
+
+    /// Whether it is where a service is to listen.
+    fn is_at(&self, listen: &Listen, service: &Arc<str>) -> bool {
+        match (&self.file, listen) {
+            // However the path is written. Where somebody has removed its file, nobody can come any more.
+            (Some(file), Listen::Unix(path)) => file.is_at(path),
+            // The kernel's choice for port 0 is the service's own.
+            (_, Listen::Tcp(address)) if address.port() == 0 => self.listen == *listen && self.service == *service,
+            _ => self.listen == *listen,
+        }
+    }
+
+    /// The same, as the configuration writes its address now.
+    fn by(mut self, listen: Listen) -> Self {
+        if let (Listen::Unix(path), Some(file)) = (&listen, self.file.take()) {
+            self.file = Some(file.by(path));
+            self.address = listen.to_string();
+        }
+        self.listen = listen;
+        self
     }
 
     /// Nobody can come any more: the socket's file is gone.

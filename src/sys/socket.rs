@@ -12,8 +12,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::Errno;
 
-/// Connections that may wait to be accepted; the kernel cuts it to `net.core.somaxconn`.
-const BACKLOG: i32 = 65535;
+/// Clients of a service that may wait to be accepted; the kernel cuts it to `net.core.somaxconn`.
+pub const BACKLOG: i32 = 65535;
 
 /// TCP sockets for one address, `count` of them, bound but not listening yet.
 ///

@@ -36,22 +36,24 @@ impl From<Obstacle> for io::Error {
     }
 }
 
-/// A socket at a path, bound but not listening yet, with this mode whatever the umask. A dead process's socket is replaced.
+/// A socket that listens at a path, with this mode whatever the umask. A dead process's socket is replaced; as one that is bound
+/// and does not listen yet looks the same, it listens at once.
 ///
 /// # Errors
 /// Somebody answers there, something else is in the way, or the system refuses.
-pub fn bind(path: &Path, mode: u32) -> Result<(OwnedFd, SocketFile), Obstacle> {
+pub fn listen(path: &Path, mode: u32, backlog: i32) -> Result<(OwnedFd, SocketFile), Obstacle> {
     make_way(path)?;
-    let bind = || {
+    let listen = || {
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         // The file takes its mode from the socket, less the umask: so there is no moment in which it admits too many.
         fchmod(&socket, Mode::from_raw_mode(mode))?;
         socket.bind(&SockAddr::unix(path)?)?;
         let file = SocketFile::of(path)?;
         fs::set_permissions(path, Permissions::from_mode(mode))?;
+        socket.listen(backlog)?;
         Ok((socket.into(), file))
     };
-    bind().map_err(|error| Obstacle::System("bind", error))
+    listen().map_err(|error| Obstacle::System("listen on", error))
 }
 
 /// Removes the socket of a dead process; anything else that stands at `path` is an error.
@@ -88,7 +90,7 @@ fn identity(found: &fs::Metadata) -> Identity {
 }
 
 /// A socket in the file system, told apart from one that another process puts there later.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct SocketFile {
     path: PathBuf,
     identity: Identity,
@@ -110,7 +112,18 @@ impl SocketFile {
 
     /// Whether it stands there still: nobody has removed or replaced it.
     pub fn stands(&self) -> bool {
-        fs::symlink_metadata(&self.path).is_ok_and(|found| identity(&found) == self.identity)
+        self.is_at(&self.path)
+    }
+
+    /// Whether it is what stands at this path.
+    pub fn is_at(&self, path: &Path) -> bool {
+        fs::symlink_metadata(path).is_ok_and(|found| identity(&found) == self.identity)
+    }
+
+    /// The same, from now on by this path, at which it stands.
+    #[must_use]
+    pub fn by(self, path: &Path) -> Self {
+        Self { path: path.into(), ..self }
     }
 
     /// Removes it, if it is still the same.
@@ -130,15 +143,13 @@ impl SocketFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::socket::listen;
-    use std::os::fd::AsFd;
 
     #[test]
     fn a_file_that_is_not_a_socket_is_never_replaced() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("precious");
         fs::write(&path, "data").unwrap();
-        let error = io::Error::from(bind(&path, 0o666).unwrap_err());
+        let error = io::Error::from(listen(&path, 0o666, 1).unwrap_err());
         assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read_to_string(&path).unwrap(), "data");
     }
@@ -147,15 +158,14 @@ mod tests {
     fn a_dead_listener_is_replaced_and_a_live_one_is_not() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("listener");
-        let (first, first_file) = bind(&path, 0o666).unwrap();
-        listen(first.as_fd()).unwrap();
-        let live = bind(&path, 0o666).unwrap_err();
+        let (first, first_file) = listen(&path, 0o666, 1).unwrap();
+        let live = listen(&path, 0o666, 1).unwrap_err();
         assert!(matches!(live, Obstacle::Live(Some(pid)) if pid == std::process::id() as i32), "{live:?}");
         assert_eq!(io::Error::from(live).kind(), io::ErrorKind::AddrInUse);
         drop(first);
         // Its inode stays in use, so that the next file cannot have the same.
         fs::hard_link(&path, directory.path().join("held")).unwrap();
-        let (_second, second_file) = bind(&path, 0o660).unwrap();
+        let (_second, second_file) = listen(&path, 0o660, 1).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o660);
         first_file.remove().unwrap();
         assert!(path.exists(), "what another has put there is left alone");

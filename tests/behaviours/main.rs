@@ -38,5 +38,6 @@ mod start;
 mod stop;
 mod storms;
 mod top;
+mod unix_sockets;
 mod upgrade;
 mod vanished;

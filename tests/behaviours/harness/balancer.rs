@@ -8,6 +8,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -39,9 +40,22 @@ impl Balancer {
         let config = setup.directory().join("balancer.yaml");
         std::fs::write(&config, setup.yaml()).expect("writing the configuration");
         let log = Arc::new(Mutex::new(Log::default()));
-        let mut balancer = Self { child: spawn(&setup, &log), successor: None, setup, log };
+        let mut balancer = Self { child: spawn(&setup, "run", &log).0, successor: None, setup, log };
         balancer.wait_until_it_serves();
         balancer
+    }
+
+    /// Runs a subcommand (`run`, `check`) on a configuration to its end, where the balancer would run: its exit code, and what
+    /// it said on standard error.
+    pub(super) fn ends(setup: &Setup, subcommand: &str) -> (Option<i32>, String) {
+        let config = setup.directory().join("balancer.yaml");
+        std::fs::write(&config, setup.yaml()).expect("writing the configuration");
+        let log = Arc::new(Mutex::new(Log::default()));
+        let (mut child, reader) = spawn(setup, subcommand, &log);
+        let (status, _) = child.wait(PATIENCE);
+        reader.join().expect("its log is read to the end");
+        let log = log.lock().unwrap_or_else(PoisonError::into_inner);
+        (status.code(), log.last.iter().cloned().collect::<Vec<_>>().join("\n"))
     }
 
     /// Kills it as the kernel does, and starts it again: how long the new process took until a client was let in.
@@ -49,7 +63,7 @@ impl Balancer {
         let address = self.address();
         self.child.kill();
         let start = Instant::now();
-        self.child = spawn(&self.setup, &self.log);
+        self.child = spawn(&self.setup, "run", &self.log).0;
         while TcpStream::connect(address).is_err() {
             assert!(start.elapsed() < PATIENCE, "it does not listen");
             std::thread::sleep(Duration::from_millis(1));
@@ -368,38 +382,41 @@ impl Log {
     }
 }
 
-/// Starts the program on its configuration; what it says goes to `log`.
-fn spawn(setup: &Setup, log: &Arc<Mutex<Log>>) -> Kills {
-    let mut command = match &setup.passed {
-        Some(listener) => passing(listener, command_for(setup)),
-        None => command_for(setup),
-    };
-    command.arg("run").arg("--config").arg(setup.directory().join("balancer.yaml")).env("BALANCER_LOG", "info");
-    command.envs(setup.environment.iter().map(|(name, value)| (name, value)));
-    if setup.passed.is_none() {
-        command.stdin(Stdio::null());
+/// Starts the program on its configuration; what it says goes to `log`, by a thread that ends with it.
+fn spawn(setup: &Setup, subcommand: &str, log: &Arc<Mutex<Log>>) -> (Kills, JoinHandle<()>) {
+    let mut command = command_for(setup);
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    if !setup.passed.is_empty() {
+        command = passing(&setup.passed, &command);
     }
-    command.stdout(Stdio::null()).stderr(Stdio::piped());
+    command.arg(subcommand).arg("--config").arg(setup.directory().join("balancer.yaml")).env("BALANCER_LOG", "info");
+    command.envs(setup.environment.iter().map(|(name, value)| (name, value)));
+    command.stderr(Stdio::piped());
     let mut spawn = || command.spawn().expect("starting the balancer");
     let mut child = match &setup.inside {
         Some(namespaces) => namespaces.near().run(spawn),
         None => spawn(),
     };
     let (stderr, sink) = (child.stderr.take(), Arc::clone(log));
-    std::thread::spawn(move || {
+    let reader = std::thread::spawn(move || {
         for line in stderr.into_iter().flat_map(|stderr| BufReader::new(stderr).lines()).map_while(Result::ok) {
             sink.lock().unwrap_or_else(PoisonError::into_inner).add(line);
         }
     });
-    Kills(child)
+    (Kills(child), reader)
 }
 
-/// The same program with a listening socket as its descriptor 3, and told so: sd_listen_fds(3).
-fn passing(listener: &OwnedFd, program: Command) -> Command {
-    // The shell opens what it inherits as its standard input under the number that is due, and stays the same process.
+/// The same program with listening sockets as its descriptors from 3 on, and told so: sd_listen_fds(3).
+fn passing(listeners: &[OwnedFd], program: &Command) -> Command {
+    // The shell opens what it inherits as its standard streams under the numbers that are due, and stays the same process.
+    let opened = ["3<&0", "3<&0 4<&1"][listeners.len() - 1];
+    let script = format!("LISTEN_PID=$$ exec \"$0\" \"$@\" {opened} </dev/null >/dev/null");
     let mut command = Command::new("sh");
-    command.arg("-c").arg("LISTEN_PID=$$ exec \"$0\" \"$@\" 3<&0 </dev/null").arg(program.get_program());
-    command.env("LISTEN_FDS", "1").stdin(listener.try_clone().expect("a second descriptor"));
+    command.arg("-c").arg(script).arg(program.get_program()).args(program.get_args());
+    command.env("LISTEN_FDS", listeners.len().to_string()).stdout(Stdio::null());
+    let mut copies = listeners.iter().map(|listener| listener.try_clone().expect("a second descriptor"));
+    copies.next().map(|first| command.stdin(first));
+    copies.next().map(|second| command.stdout(second));
     command
 }
 

@@ -66,6 +66,19 @@ impl Machine {
     pub(crate) fn start(&self, setup: Setup) -> Balancer {
         Balancer::start(setup)
     }
+
+    /// Runs `balancer run` on a configuration with which it cannot start: what it says.
+    #[track_caller]
+    pub(crate) fn start_fails(&self, setup: &Setup) -> String {
+        let (code, said) = Balancer::ends(setup, "run");
+        assert_eq!(code, Some(1), "{said}");
+        said
+    }
+
+    /// Runs `balancer check` on a configuration: its exit code, and what it says on standard error.
+    pub(crate) fn check(&self, setup: &Setup) -> (Option<i32>, String) {
+        Balancer::ends(setup, "check")
+    }
 }
 
 impl Drop for Machine {

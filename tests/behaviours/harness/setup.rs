@@ -18,7 +18,7 @@ pub(crate) struct Setup {
     pub(super) copied: bool,
     pub(super) umask: Option<&'static str>,
     pub(super) environment: Vec<(String, String)>,
-    pub(super) passed: Option<OwnedFd>,
+    pub(super) passed: Vec<OwnedFd>,
     /// Its limits of descriptors, soft and hard.
     pub(super) descriptors: Option<(u64, u64)>,
     workers: u32,
@@ -52,7 +52,7 @@ impl Setup {
             copied: false,
             umask: None,
             environment: Vec::new(),
-            passed: None,
+            passed: Vec::new(),
             descriptors: None,
             workers: 2,
             http: "",
@@ -162,9 +162,9 @@ impl Setup {
         self.variable("BALANCER_DISABLE", format!("{off},{feature}"))
     }
 
-    /// Passes the balancer a listening socket as the service manager does.
+    /// Passes the balancer a listening socket as the service manager does; two at most.
     pub(crate) fn passed(mut self, listener: impl Into<OwnedFd>) -> Self {
-        self.passed = Some(listener.into());
+        self.passed.push(listener.into());
         self
     }
 
