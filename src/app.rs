@@ -226,6 +226,10 @@ impl control::Administration for Administration {
         self.0.prepare(admin::Location { socket, http: config.http }).map_err(|error| error.to_string())
     }
 
+    fn is_lost(&self) -> bool {
+        self.0.is_lost()
+    }
+
     fn begin(&mut self) {
         self.0.begin();
     }

@@ -95,6 +95,11 @@ impl Endpoints {
         let _ = std::thread::Builder::new().name("admin-end".to_owned()).spawn(end);
     }
 
+    /// Whether somebody has removed the socket's file, so that nobody can come any more.
+    pub fn is_lost(&self) -> bool {
+        self.open.sockets.admin.as_ref().is_some_and(|(file, _)| !file.stands())
+    }
+
     /// The sockets once more.
     ///
     /// # Errors

@@ -84,6 +84,8 @@ pub trait Administration: std::fmt::Debug {
     /// # Errors
     /// Why it cannot be had, and what to do.
     fn prepare(&mut self, admin: &config::Admin) -> Result<(), String>;
+    /// Somebody has removed its socket, so that nobody can ask any more.
+    fn is_lost(&self) -> bool;
     /// Begins to answer, if it has not begun.
     fn begin(&mut self);
     /// Answers where the prepared configuration wants it. Those who are being answered still are.

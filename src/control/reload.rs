@@ -205,10 +205,7 @@ impl Control {
         let prepared = self.parts.listeners.prepare(&config).map_err(|error| failed(&error))?;
         let log = (old.access_log != config.access_log).then(|| open_access_log(&config.access_log)).transpose();
         let log = log.map_err(|error| failed(&error))?;
-        let administration = old.admin != config.admin;
-        if administration {
-            self.parts.administration.prepare(&config.admin).map_err(|error| failed(&error))?;
-        }
+        let administration = self.prepare_administration(&config).map_err(|error| failed(&error))?;
         let changes = diff::changes(&self.parts.config, &config, &self.parts.fleet);
         if administration {
             self.parts.administration.commit();
@@ -231,6 +228,26 @@ impl Control {
         self.wake_workers(true);
         self.save_and_watch(None);
         Ok(changes)
+    }
+
+    /// Prepares the administration interface where it changes, or where somebody has removed its socket. Answers whether there is
+    /// something to commit.
+    fn prepare_administration(&mut self, config: &config::Config) -> Result<bool, String> {
+        let Parts { administration, config: old, .. } = &mut self.parts;
+        let changed = old.admin != config.admin;
+        if !changed && !administration.is_lost() {
+            return Ok(false);
+        }
+        match administration.prepare(&config.admin) {
+            Ok(()) if !changed => log::warn!("somebody has removed the administration socket: it is made anew"),
+            // What the reload is for has nothing to do with it.
+            Err(why) if !changed => {
+                log::error!("somebody has removed the administration socket, and it cannot be made anew: {why}");
+                return Ok(false);
+            }
+            outcome => outcome?,
+        }
+        Ok(true)
     }
 
     /// Says what became of a reload: to the log, to the status, and to who asked.

@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use crate::harness::{Backend, Machine, PATIENCE, Setup};
+use crate::harness::{Backend, Machine, PATIENCE, Setup, wait_until};
 
 /// A directory, and a symbolic link to it.
 fn twice(setup: &Setup) -> (PathBuf, PathBuf) {
@@ -133,4 +133,28 @@ fn an_admin_socket_that_a_reload_writes_otherwise_is_kept_too() {
     balancer.reload();
     balancer.stop();
     assert!(!directory.join("admin.sock").exists());
+}
+
+#[test]
+fn an_admin_socket_whose_directory_was_removed_is_back_after_a_reload_by_signal() {
+    let machine = Machine::shared();
+    let a = Backend::echo();
+    let setup = Setup::new();
+    let runtime = setup.directory().join("run/balancer");
+    let socket = runtime.join("admin.sock");
+    let setup = setup.backend("a", a.address);
+    let balancer = machine.start(setup);
+    balancer.edit(&balancer.socket().display().to_string(), &socket.display().to_string());
+    balancer.reload();
+    fs::remove_dir_all(&runtime).expect("removing it");
+    // Where it cannot be back, the reload holds all the same.
+    fs::write(&runtime, "in the way").expect("a file");
+    balancer.signal(rustix::process::Signal::HUP);
+    balancer.await_logged("cannot be made anew");
+    balancer.await_logged("reloaded: generation 3");
+    fs::remove_file(&runtime).expect("removing it");
+    balancer.signal(rustix::process::Signal::HUP);
+    wait_until("it answers at its socket", PATIENCE, || balancer.command_at(&socket, &["status"]).0 == Some(0));
+    balancer.stop();
+    assert!(!socket.exists());
 }
