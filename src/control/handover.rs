@@ -15,9 +15,11 @@
 //! Both hold the same sockets, so at no moment is there nobody who listens, and nobody who waits is lost. A running process
 //! that dies in between lets its successor go on; where the successor dies, it serves on.
 
+mod sockets;
+
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -27,10 +29,11 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use super::listeners::{Inherited, listeners};
+pub use self::sockets::HandedOver;
+use self::sockets::Sockets;
 use super::manager;
 use super::store::Saved;
-use crate::config::{self, Listen};
+use crate::config;
 use crate::sys::channel::Channel;
 use crate::sys::process;
 
@@ -67,85 +70,6 @@ enum Message {
     Leave,
     /// It has begun.
     Serving,
-}
-
-/// Whose sockets they are.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Sockets {
-    /// A service's. `listen`: as the configuration has it.
-    Service {
-        service: String,
-        listen: String,
-        /// The service manager has made them. Versions that do not know it say nothing.
-        #[serde(default)]
-        passed: bool,
-    },
-    /// The administration's, at this path.
-    Admin { path: PathBuf },
-    /// The administration's TCP listener; `listen`: as the configuration has it.
-    Http { listen: String },
-}
-
-/// What a process leaves to its successor.
-#[derive(Debug, Default)]
-pub struct HandedOver {
-    /// The services' listeners.
-    pub listeners: Vec<Inherited>,
-    /// The admin socket and its path.
-    pub admin: Option<(PathBuf, OwnedFd)>,
-    /// The administration's TCP listener, and where the configuration wants it.
-    pub http: Option<(std::net::SocketAddr, OwnedFd)>,
-}
-
-impl HandedOver {
-    fn send(&self, channel: &Channel) -> io::Result<()> {
-        for Inherited { listen, service, sockets, passed } in &self.listeners {
-            let whose = Sockets::Service {
-                service: service.as_deref().unwrap_or_default().to_owned(),
-                listen: listen.to_string(),
-                passed: *passed,
-            };
-            let message = Message::Sockets(whose);
-            let sockets: Vec<_> = sockets.iter().map(|listener| listener.socket.as_fd()).collect();
-            sockets.chunks(Channel::MOST).try_for_each(|some| send_message(channel, &message, some))?;
-        }
-        if let Some((path, socket)) = &self.admin {
-            send_message(channel, &Message::Sockets(Sockets::Admin { path: path.clone() }), &[socket.as_fd()])?;
-        }
-        if let Some((listen, socket)) = &self.http {
-            let listen = listen.to_string();
-            send_message(channel, &Message::Sockets(Sockets::Http { listen }), &[socket.as_fd()])?;
-        }
-        send_message(channel, &Message::End, &[])
-    }
-
-    fn add(&mut self, sockets: Sockets, mut descriptors: Vec<OwnedFd>) -> io::Result<()> {
-        match sockets {
-            Sockets::Service { service, listen, passed } => {
-                let listen = parse(&listen)?;
-                let service = Some(service.as_str().into()).filter(|service: &std::sync::Arc<str>| !service.is_empty());
-                let is_it = |other: &&mut Inherited| (&other.listen, &other.service) == (&listen, &service);
-                match self.listeners.iter_mut().find(is_it) {
-                    Some(inherited) => inherited.sockets.extend(listeners(descriptors)),
-                    None => self.listeners.push(Inherited::new(listen, service, descriptors, passed)),
-                }
-            }
-            Sockets::Admin { path } => self.admin = descriptors.pop().map(|socket| (path, socket)),
-            Sockets::Http { listen } => {
-                let listen = listen.parse().map_err(io::Error::other)?;
-                self.http = descriptors.pop().map(|socket| (listen, socket));
-            }
-        }
-        Ok(())
-    }
-}
-
-fn parse(listen: &str) -> io::Result<Listen> {
-    Ok(match listen.strip_prefix("unix:") {
-        Some(path) => Listen::Unix(path.into()),
-        None => Listen::Tcp(listen.parse().map_err(io::Error::other)?),
-    })
 }
 
 fn send_message(channel: &Channel, message: &Message, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
