@@ -1,7 +1,6 @@
 //! The composition root: starts the rooms in order, waits, and takes them down again.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,19 +11,19 @@ use jiff::Timestamp;
 use thiserror::Error;
 
 use crate::admin::{self, View};
-use crate::config::{self, Config, Listen};
+use crate::config::{self, Config};
 use crate::control::{
-    self, Capacity, Control, Fleet, HandedOver, Inherited, Invocation, Listeners, Parts, Predecessor, Signals, TooMany,
+    self, Capacity, Control, Fleet, HandedOver, Invocation, Listeners, Parts, Predecessor, Signals, TooMany,
 };
 use crate::forward::{self, Share, Worker, most_pipes};
-use crate::messages::{self, Commander, WorkerEvent};
+use crate::messages::{self, Commander, Listener, WorkerEvent};
 use crate::observe::access_log;
 use crate::observe::counters::PerWorker;
 use crate::observe::running::{ConfigFile, Running};
 use crate::observe::timeline::Timeline;
 use crate::sys::features::{self, Features};
 use crate::sys::unix::SocketFile;
-use crate::sys::{process, ring, shortage, socket};
+use crate::sys::{process, ring, shortage};
 use crate::table::Permits;
 
 /// What is to run.
@@ -82,29 +81,16 @@ pub fn run(program: Program) -> Result<(), Failure> {
     let (predecessor, handed_over) =
         match Predecessor::find().map_err(system("take over from the process that runs"))? {
             Some((predecessor, handed_over)) => (Some(predecessor), handed_over),
-            None => (None, HandedOver { listeners: passed(), ..HandedOver::default() }),
+            None => {
+                let passed = process::passed_descriptors().into_iter().map(|socket| Arc::new(Listener::new(socket)));
+                (None, HandedOver { passed: passed.collect(), ..HandedOver::default() })
+            }
         };
     let outcome = serve(program, predecessor.as_ref(), handed_over);
     if let (Some(predecessor), Err(failure)) = (&predecessor, &outcome) {
         predecessor.fail(&failure.to_string());
     }
     outcome
-}
-
-/// The sockets that the service manager has passed.
-fn passed() -> Vec<Inherited> {
-    let inherited = |socket: OwnedFd| {
-        let listen = match socket::listening_at(socket.as_fd()) {
-            Some(Ok(address)) => Listen::Tcp(address),
-            Some(Err(path)) => Listen::Unix(path),
-            None => {
-                log::warn!("the service manager has passed something that is no listening stream socket: it is closed");
-                return None;
-            }
-        };
-        Some(Inherited::new(listen, None, vec![socket], true))
-    };
-    process::passed_descriptors().into_iter().filter_map(inherited).collect()
 }
 
 fn serve(program: Program, predecessor: Option<&Predecessor>, handed_over: HandedOver) -> Result<(), Failure> {
@@ -141,8 +127,8 @@ fn serve(program: Program, predecessor: Option<&Predecessor>, handed_over: Hande
         access_log: Arc::clone(&access_log),
         timeline: Arc::clone(&timeline),
     });
-    let HandedOver { listeners: inherited, admin: admin_socket_left, http: http_left } = handed_over;
-    let listeners = Listeners::new(workers, inherited).map_err(system("take over the listeners"))?;
+    let HandedOver { listeners: inherited, passed, admin: admin_socket_left, http: http_left } = handed_over;
+    let listeners = Listeners::new(workers, inherited, passed).map_err(system("take over the listeners"))?;
     let (requests, received_requests) = messages::admin_requests();
     let location = admin::Location { socket: admin_socket, http: config.admin.http };
     let admin_socket_left = admin_socket_left.map(|(path, socket)| (SocketFile::left(&path), socket));
@@ -241,7 +227,7 @@ impl control::Administration for Administration {
     fn duplicate(&self) -> io::Result<HandedOver> {
         let admin::Sockets { admin, http } = self.0.duplicate()?;
         let admin = admin.map(|(file, socket)| (file.path().to_owned(), socket));
-        Ok(HandedOver { listeners: Vec::new(), admin, http })
+        Ok(HandedOver { admin, http, ..HandedOver::default() })
     }
 
     fn retire(&mut self, inherited: bool) {

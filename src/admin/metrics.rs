@@ -48,6 +48,9 @@ fn process(text: &mut Text, view: &View) {
     single("access_log_dropped_total", "counter", "Lines of the access log that were dropped.", dropped);
     let refused = worker.sum(|w| w.buffers_refused.get());
     single("buffers_refused_total", "counter", "Receives that had to wait for a free buffer.", refused);
+    let unlisted = worker.sum(|w| w.unlisted.get());
+    let help = "Clients reset because no service lists the address of a socket that the service manager has passed.";
+    single("unlisted_clients_total", "counter", help, unlisted);
     single("wakes_total", "counter", "Turns of the workers' loops.", worker.sum(|w| w.wakes.get()));
     if let Some(descriptors) = descriptors() {
         single("descriptors", "gauge", "Descriptors open.", descriptors);

@@ -1,18 +1,24 @@
 //! Every listening socket of the process: what a configuration adds is bound before anything else changes, what it keeps
 //! stays open, and what it drops is released once those who wait there have been served.
 
+mod open;
+mod passed;
+
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
+pub use self::open::Inherited;
+use self::open::Open;
+pub(super) use self::open::listeners;
+use self::passed::Passed;
 use crate::config::{Config, Listen};
 use crate::messages::{Command, Commander, Listener, Waiting, WorkerGone};
 use crate::observe::running::Listening;
-use crate::sys::unix::{self, SocketFile};
 use crate::sys::{shortage, socket};
 
 /// A handshake that has begun is over by then.
@@ -20,7 +26,7 @@ const HANDSHAKE: Duration = Duration::from_secs(1);
 
 /// An address cannot be listened on.
 #[derive(Debug, Error)]
-#[error("service {service}: cannot listen on {address}: {error}; {remedy}", remedy = shortage::remedy_of_listening(.error))]
+#[error("service {service}: cannot listen on {address}: {error}; {remedy}")]
 pub struct ListenError {
     /// Whose listener.
     service: Arc<str>,
@@ -28,19 +34,10 @@ pub struct ListenError {
     address: String,
     /// What the system said.
     error: io::Error,
-}
-
-/// Sockets that listen already: another process has left them, or the service manager.
-#[derive(Debug)]
-pub struct Inherited {
-    /// Where, as a configuration has it.
-    pub listen: Listen,
-    /// Whose they were; `None`: whoever listens there.
-    pub service: Option<Arc<str>>,
-    /// The sockets.
-    pub sockets: Vec<Arc<Listener>>,
-    /// The service manager has made them: the file of a Unix socket is its own to remove.
-    pub passed: bool,
+    /// What to do.
+    remedy: String,
+    /// Somebody listens there who may be about to end.
+    may_pass: bool,
 }
 
 /// See the module.
@@ -49,22 +46,10 @@ pub struct Listeners {
     workers: usize,
     open: Vec<Open>,
     leaving: Vec<Leaving>,
-}
-
-/// One address that is listened on.
-#[derive(Debug)]
-struct Open {
-    service: Arc<str>,
-    listen: Listen,
-    /// As it really is: with the kernel's choice in place of port 0.
-    address: String,
-    /// Shared with the workers that accept on them; of a Unix socket there is one for all.
-    sockets: Vec<Arc<Listener>>,
-    file: Option<SocketFile>,
-    /// Not listed any more, but its address is one of those of another that is: to close it would reset who is arriving.
-    covered: bool,
-    /// The workers accept on it.
-    adopted: bool,
+    /// The service manager's, also those that no service lists.
+    passed: Vec<Passed>,
+    /// What is listed: the service and the address that is really listened on, in the order of the file.
+    listed: Vec<(Arc<str>, String)>,
 }
 
 /// One that is being let go.
@@ -77,42 +62,55 @@ struct Leaving {
 
 /// What a configuration needs, bound and listening, before any of it serves. Dropping it lets go of what is new.
 #[derive(Debug)]
-pub struct Prepared(Vec<(Arc<str>, Source)>);
+pub struct Prepared(Vec<Listed>);
+
+/// An address of a configuration.
+#[derive(Debug)]
+struct Listed {
+    service: Arc<str>,
+    listen: Listen,
+    source: Source,
+}
 
 #[derive(Debug)]
 enum Source {
-    /// The index of one that is open, and how the configuration writes its address now.
-    Kept(usize, Listen),
+    /// The index of one that is open.
+    Kept(usize),
     New(Open),
-}
-
-impl Inherited {
-    /// These sockets, which are for nobody yet.
-    pub fn new(listen: Listen, service: Option<Arc<str>>, sockets: Vec<OwnedFd>, passed: bool) -> Self {
-        Self { listen, service, sockets: listeners(sockets), passed }
-    }
+    /// Its clients come by the service manager's sockets.
+    Passed,
 }
 
 impl Listeners {
     /// For so many workers. Of what is inherited, `commit` takes what the configuration lists, whatever the number of
-    /// workers was before.
+    /// workers was before. `passed`: sockets that the service manager has made.
     ///
     /// # Errors
     /// A socket cannot be made what a listener must be.
-    pub fn new(workers: usize, inherited: Vec<Inherited>) -> io::Result<Self> {
+    pub fn new(workers: usize, inherited: Vec<Inherited>, passed: Vec<Arc<Listener>>) -> io::Result<Self> {
         let open = inherited.into_iter().map(Open::inherited).collect::<io::Result<_>>()?;
-        Ok(Self { workers, open, leaving: Vec::new() })
+        let mut listeners = Self { workers, open, leaving: Vec::new(), passed: Vec::new(), listed: Vec::new() };
+        for listener in passed {
+            match Passed::new(listener)? {
+                Some(passed) => listeners.passed.push(passed),
+                None => log::warn!(
+                    "the service manager has passed something that is no listening stream socket: it is closed"
+                ),
+            }
+        }
+        Ok(listeners)
     }
 
-    /// What another process needs to go on listening: the same sockets, lent. Not one descriptor more, because there may be none left.
-    pub(super) fn lend(&self) -> Vec<Inherited> {
+    /// What another process needs to go on listening: the same sockets, lent, its own and the service manager's. Not one descriptor
+    /// more, because there may be none left.
+    pub(super) fn lend(&self) -> (Vec<Inherited>, Vec<Arc<Listener>>) {
         let lend = |open: &Open| Inherited {
             listen: open.listen.clone(),
-            service: Some(Arc::clone(&open.service)),
+            service: Arc::clone(&open.service),
             sockets: open.sockets.clone(),
-            passed: open.file.is_none(),
         };
-        self.open.iter().map(lend).collect()
+        let passed = self.passed.iter().map(|passed| Arc::clone(&passed.listener)).collect();
+        (self.open.iter().map(lend).collect(), passed)
     }
 
     /// Has the workers let go of all of them at once: another process accepts on the same sockets.
@@ -121,7 +119,8 @@ impl Listeners {
     /// A worker takes no commands.
     pub(super) fn hand_over(&mut self, commanders: &[Commander]) -> Result<(), WorkerGone> {
         self.leaving.clear();
-        let sockets: Vec<_> = self.open.drain(..).flat_map(|open| open.sockets).collect();
+        let passed = self.passed.drain(..).map(|passed| passed.listener);
+        let sockets: Vec<_> = self.open.drain(..).flat_map(|open| open.sockets).chain(passed).collect();
         commanders.iter().try_for_each(|worker| worker.tell(Command::Release(sockets.clone(), Waiting::LeaveToOthers)))
     }
 
@@ -139,18 +138,18 @@ impl Listeners {
                 let source = match place {
                     Some(place) => {
                         kept[place] = true;
-                        Source::Kept(place, listen.clone())
+                        Source::Kept(place)
                     }
+                    None if self.passed.iter().any(|passed| passed.has_all_of(listen)) => Source::Passed,
                     None => Source::New(self.bind(&service.name, listen)?),
                 };
-                prepared.0.push((Arc::clone(&service.name), source));
+                prepared.0.push(Listed { service: Arc::clone(&service.name), listen: listen.clone(), source });
             }
         }
-        for (service, source) in &prepared.0 {
+        for Listed { service, listen, source } in &prepared.0 {
             let Source::New(open) = source else { continue };
             for listener in &open.sockets {
-                socket::listen(listener.socket.as_fd())
-                    .map_err(|error| ListenError::new(service, &open.listen, error))?;
+                socket::listen(listener.socket.as_fd()).map_err(|error| self.failed(service, listen, error))?;
             }
         }
         Ok(prepared)
@@ -167,51 +166,72 @@ impl Listeners {
         commanders: &[Commander],
     ) -> Result<(), WorkerGone> {
         let mut old: Vec<_> = std::mem::take(&mut self.open).into_iter().map(Some).collect();
-        for (service, source) in prepared.into_parts() {
-            let kept = match source {
-                Source::Kept(place, listen) => old.get_mut(place).and_then(Option::take).map(|open| open.by(listen)),
+        let prepared = prepared.into_parts();
+        for passed in &mut self.passed {
+            passed.assign(prepared.iter().map(|listed| (&listed.service, &listed.listen)), &number);
+        }
+        self.listed.clear();
+        for Listed { service, listen, source } in prepared {
+            let open = match source {
+                Source::Kept(place) => old.get_mut(place).and_then(Option::take).map(|open| open.by(listen)),
                 Source::New(open) => Some(open),
+                Source::Passed => {
+                    self.listed.push((service, listen.to_string()));
+                    continue;
+                }
             };
-            let Some(mut open) = kept else { continue };
+            let Some(mut open) = open else { continue };
             open.sockets.iter().for_each(|listener| listener.serve(number(&service)));
+            self.listed.push((Arc::clone(&service), open.address.clone()));
             open.service = service;
             open.covered = false;
             self.open.push(open);
         }
-        let now = Instant::now();
-        for mut open in old.into_iter().flatten() {
-            if open.is_lost() {
-                log::warn!("somebody has removed the socket of {}: it is made anew where it is listed", open.address);
-            }
-            open.remove_file();
-            if !open.adopted && open.file.is_none() {
-                log::info!("nobody listens on {} any more", open.address);
-            }
-            let Some(heir) = self.open.iter().find(|other| !other.covered && other.overlaps(&open)) else {
-                self.leaving.push(Leaving { open, until: Some(now) });
-                continue;
-            };
-            if let Some(listener) = heir.sockets.first() {
-                open.sockets.iter().for_each(|own| own.serve(listener.service()));
-            }
-            open.service = Arc::clone(&heir.service);
-            if heir.has_all_addresses() {
-                open.covered = true;
-                self.open.push(open);
-            } else {
-                // Who comes now goes to the heir. Those whose handshakes were under way are let in here.
-                self.leaving.push(Leaving { open, until: Some(now + HANDSHAKE) });
-            }
+        old.into_iter().flatten().for_each(|open| self.drop_listener(open, &number));
+        self.adopt(commanders)?;
+        self.release_removed(commanders).map(drop)
+    }
+
+    /// Lets one go that is not listed any more.
+    fn drop_listener(&mut self, mut open: Open, number: impl Fn(&str) -> usize) {
+        if open.is_lost() {
+            log::warn!("somebody has removed the socket of {}: it is made anew where it is listed", open.address);
         }
+        open.remove_file();
+        if !open.adopted && open.file.is_none() {
+            log::info!("nobody listens on {} any more", open.address);
+        }
+        let now = Instant::now();
+        let Some(heir) = self.open.iter().find(|other| !other.covered && other.overlaps(&open)) else {
+            self.leaving.push(Leaving { open, until: Some(now) });
+            return;
+        };
+        open.sockets.iter().for_each(|own| own.serve(number(&heir.service)));
+        open.service = Arc::clone(&heir.service);
+        if heir.has_all_addresses() {
+            open.covered = true;
+            self.open.push(open);
+        } else {
+            // Who comes now goes to the heir. Those whose handshakes were under way are let in here.
+            self.leaving.push(Leaving { open, until: Some(now + HANDSHAKE) });
+        }
+    }
+
+    /// Has the workers accept on what they do not yet.
+    fn adopt(&mut self, commanders: &[Commander]) -> Result<(), WorkerGone> {
         let mut shares = vec![Vec::new(); commanders.len()];
         for open in self.open.iter_mut().filter(|open| !open.adopted) {
             open.adopted = true;
             share_out(&open.sockets, &mut shares);
         }
+        for passed in self.passed.iter_mut().filter(|passed| !passed.adopted) {
+            passed.adopted = true;
+            share_out(std::slice::from_ref(&passed.listener), &mut shares);
+        }
         for (commander, share) in commanders.iter().zip(shares).filter(|(_, share)| !share.is_empty()) {
             commander.tell(Command::Adopt(share))?;
         }
-        self.release_removed(commanders).map(drop)
+        Ok(())
     }
 
     /// Releases listeners whose time has come, and forgets those that every worker has let go of. Answers whether some are
@@ -236,19 +256,21 @@ impl Listeners {
         let held = |listener: &Arc<Listener>| Arc::strong_count(listener) > 1;
         drop(sockets);
         self.leaving.retain(|leaving| leaving.until.is_some() || leaving.open.sockets.iter().any(held));
-        Ok(!self.leaving.is_empty())
+        let waiting = self.passed.iter_mut().fold(false, |waiting, passed| passed.forget_dropped(now) | waiting);
+        Ok(waiting || !self.leaving.is_empty())
     }
 
     /// Whether clients of the service of this number may still come from a listener that is being let go.
     pub(super) fn may_bring(&self, number: usize) -> bool {
-        self.leaving.iter().flat_map(|leaving| &leaving.open.sockets).any(|listener| listener.service() == number)
+        self.leaving.iter().flat_map(|leaving| &leaving.open.sockets).any(|listener| listener.may_serve(number))
+            || self.passed.iter().any(|passed| passed.may_bring(number))
     }
 
     /// The addresses really listened on.
     pub fn addresses(&self) -> Listening {
         let mut listening = Listening::default();
-        for open in self.open.iter().filter(|open| !open.covered) {
-            listening.entry(Arc::clone(&open.service)).or_default().push(open.address.clone());
+        for (service, address) in &self.listed {
+            listening.entry(Arc::clone(service)).or_default().push(address.clone());
         }
         listening
     }
@@ -257,36 +279,26 @@ impl Listeners {
     pub(super) fn close(&mut self) {
         self.open.drain(..).for_each(|open| open.remove_file());
         self.leaving.clear();
+        self.passed.clear();
     }
 
     fn bind(&self, service: &Arc<str>, listen: &Listen) -> Result<Open, ListenError> {
-        let failed = |error| ListenError::new(service, listen, error);
-        let (sockets, file) = match listen {
-            // Where one of its own listens, nobody of another process can.
-            Listen::Tcp(address) => {
-                (socket::bind_tcp(*address, self.workers, !self.has_at(*address)).map_err(failed)?, None)
-            }
-            Listen::Unix(path) => {
-                // Whoever can reach its directory may connect, as everybody may who can reach an address.
-                let (socket, file) =
-                    unix::listen(path, 0o666, socket::BACKLOG).map_err(|obstacle| failed(obstacle.into()))?;
-                (vec![socket], Some(file))
-            }
+        // Where one of its own listens, nobody of another process can.
+        let alone = matches!(listen, Listen::Tcp(address) if !self.has_at(*address));
+        Open::bind(service, listen, self.workers, alone).map_err(|error| self.failed(service, listen, error))
+    }
+
+    fn failed(&self, service: &Arc<str>, listen: &Listen, error: io::Error) -> ListenError {
+        let in_use = error.kind() == io::ErrorKind::AddrInUse;
+        let in_the_way = self.passed.iter().find(|passed| in_use && passed.has_part_of(listen)).map(Passed::at);
+        let remedy = match in_the_way {
+            Some(part) => format!(
+                "the service manager has passed {part}, a part of it: list that, have the .socket unit listen on {listen} (ListenStream=), or take it out there"
+            ),
+            None => shortage::remedy_of_listening(&error).to_owned(),
         };
-        let sockets = listeners(sockets);
-        let address = match listen {
-            Listen::Tcp(address) => actual(&sockets).unwrap_or(*address).to_string(),
-            Listen::Unix(_) => listen.to_string(),
-        };
-        Ok(Open {
-            service: Arc::clone(service),
-            listen: listen.clone(),
-            address,
-            sockets,
-            file,
-            covered: false,
-            adopted: false,
-        })
+        let may_pass = in_use && in_the_way.is_none();
+        ListenError { service: Arc::clone(service), address: listen.to_string(), error, remedy, may_pass }
     }
 
     /// Whether one of its own listeners, one that is leaving included, has this port on this or on all addresses.
@@ -297,14 +309,14 @@ impl Listeners {
 }
 
 impl Prepared {
-    fn into_parts(mut self) -> Vec<(Arc<str>, Source)> {
+    fn into_parts(mut self) -> Vec<Listed> {
         std::mem::take(&mut self.0)
     }
 }
 
 impl Drop for Prepared {
     fn drop(&mut self) {
-        for (_, source) in &self.0 {
+        for Listed { source, .. } in &self.0 {
             if let Source::New(open) = source {
                 open.remove_file();
             }
@@ -312,85 +324,11 @@ impl Drop for Prepared {
     }
 }
 
-impl Open {
-    fn inherited(inherited: Inherited) -> io::Result<Self> {
-        let Inherited { listen, service, sockets, passed } = inherited;
-        if sockets.is_empty() {
-            return Err(io::Error::other(format!("no socket came with {listen}")));
-        }
-        for listener in &sockets {
-            socket::make_listener(listener.socket.as_fd())?;
-        }
-        let (address, file) = match &listen {
-            Listen::Tcp(address) => (actual(&sockets).unwrap_or(*address).to_string(), None),
-            Listen::Unix(path) => (listen.to_string(), (!passed).then(|| SocketFile::left(path))),
-        };
-        let service = service.unwrap_or_default();
-        Ok(Self { service, listen, address, sockets, file, covered: false, adopted: false })
-    }
-
-    /// Where it listens, if that is not a path.
-    fn tcp(&self) -> Option<SocketAddr> {
-        self.address.parse().ok()
-    }
-
-    /// Whether it is where a service is to listen.
-    fn is_at(&self, listen: &Listen, service: &Arc<str>) -> bool {
-        match (&self.file, listen) {
-            // However the path is written. Where somebody has removed its file, nobody can come any more.
-            (Some(file), Listen::Unix(path)) => file.is_at(path),
-            // The kernel's choice for port 0 is the service's own.
-            (_, Listen::Tcp(address)) if address.port() == 0 => self.listen == *listen && self.service == *service,
-            _ => self.listen == *listen,
-        }
-    }
-
-    /// The same, as the configuration writes its address now.
-    fn by(mut self, listen: Listen) -> Self {
-        if let (Listen::Unix(path), Some(file)) = (&listen, self.file.take()) {
-            self.file = Some(file.by(path));
-            self.address = listen.to_string();
-        }
-        self.listen = listen;
-        self
-    }
-
-    /// Nobody can come any more: the socket's file is gone.
-    fn is_lost(&self) -> bool {
-        self.file.as_ref().is_some_and(|file| !file.stands())
-    }
-
-    fn overlaps(&self, other: &Self) -> bool {
-        self.tcp().zip(other.tcp()).is_some_and(|(own, other)| overlap(own, other))
-    }
-
-    fn has_all_addresses(&self) -> bool {
-        self.tcp().is_some_and(|address| address.ip().is_unspecified())
-    }
-
-    fn remove_file(&self) {
-        if let Some(file) = &self.file
-            && let Err(error) = file.remove()
-        {
-            log::warn!("cannot remove the socket {}: {error}", file.path().display());
-        }
-    }
-}
-
 impl ListenError {
-    /// Somebody listens there.
-    pub(super) fn is_in_use(&self) -> bool {
-        self.error.kind() == io::ErrorKind::AddrInUse
+    /// Somebody listens there, who may be about to end.
+    pub(super) fn may_pass(&self) -> bool {
+        self.may_pass
     }
-
-    fn new(service: &Arc<str>, listen: &Listen, error: io::Error) -> Self {
-        Self { service: Arc::clone(service), address: listen.to_string(), error }
-    }
-}
-
-/// Sockets that serve nobody yet.
-pub(super) fn listeners(sockets: Vec<OwnedFd>) -> Vec<Arc<Listener>> {
-    sockets.into_iter().map(|socket| Arc::new(Listener::new(socket, usize::MAX))).collect()
 }
 
 /// Gives every worker a part in these sockets, and every socket a worker.
@@ -406,8 +344,4 @@ fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     one.port() == other.port()
         && one.is_ipv4() == other.is_ipv4()
         && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
-}
-
-fn actual(sockets: &[Arc<Listener>]) -> Option<SocketAddr> {
-    socket::local_address(sockets.first()?.socket.as_fd())
 }

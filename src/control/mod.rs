@@ -189,7 +189,7 @@ impl Control {
         let start = Instant::now();
         loop {
             match self.parts.listeners.prepare(&self.parts.config) {
-                Err(error) if error.is_in_use() && start.elapsed() < TEARDOWN => std::thread::sleep(TEARDOWN / 200),
+                Err(error) if error.may_pass() && start.elapsed() < TEARDOWN => std::thread::sleep(TEARDOWN / 200),
                 outcome => return outcome,
             }
         }

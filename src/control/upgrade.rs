@@ -83,7 +83,8 @@ impl Control {
 
     fn begin(&self, config: std::path::PathBuf) -> std::io::Result<Coming> {
         let Parts { administration, listeners, invocation, fleet, .. } = &self.parts;
-        let handed_over = HandedOver { listeners: listeners.lend(), ..administration.duplicate()? };
+        let (listeners, passed) = listeners.lend();
+        let handed_over = HandedOver { listeners, passed, ..administration.duplicate()? };
         let leases = Leases { saved: fleet.saved(), kept_in: self.kept_in() };
         let (begins, went) = Successor::start(invocation, handed_over, leases, config)?;
         Ok(Coming { begins, went, until: Instant::now() + HANGS })

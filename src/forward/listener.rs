@@ -1,6 +1,6 @@
 //! A worker's listeners: accepting is always armed, except while descriptors are short.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use super::session::{Millis, NEVER};
@@ -78,10 +78,10 @@ impl Listeners {
         }
     }
 
-    /// The number of the service that a listener serves.
-    pub(super) fn serves(&self, number: u32) -> Option<usize> {
+    /// The number of the service that a client of a listener is for.
+    pub(super) fn service_of(&self, number: u32, client: BorrowedFd<'_>) -> Option<usize> {
         let (listener, _) = self.all.get(number as usize)?.as_ref()?;
-        Some(listener.service())
+        listener.service_of(client)
     }
 
     /// An accept has ended: arms the next one, later if descriptors are short. Answers what was short.

@@ -338,7 +338,12 @@ impl Worker {
     /// Begins a session with a client, or refuses the client.
     fn admit(&mut self, listener: u32, client: OwnedFd) {
         let table = self.io.table.load();
-        let Some(service) = self.listeners.serves(listener).and_then(|number| table.service(number)) else { return };
+        let number = self.listeners.service_of(listener, client.as_fd());
+        let Some(service) = number.and_then(|number| table.service(number)) else {
+            self.io.own_counters().unlisted.add(1);
+            socket::reset(client.as_fd());
+            return self.io.ring.close(Token::Nobody.pack(), client);
+        };
         let state = Arc::clone(&service.state);
         let limits = limits(&service.settings);
         let counters = state.counters.of(self.io.worker);

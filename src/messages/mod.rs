@@ -1,11 +1,11 @@
 //! What workers, the control plane and the administration side say to each other, all of it bounded.
 
 mod admin_request;
+mod listener;
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use crate::observe::counters::Refused;
 use crate::sys::Errno;
 
 pub use self::admin_request::{AdminRequest, AdminRequests, Draining, Outcome, Reply, admin_requests};
+pub use self::listener::{Listener, Route};
 
 /// Commands that may wait for a worker.
 const COMMANDS: usize = 256;
@@ -54,32 +55,6 @@ pub enum Waiting {
     Serve,
     /// They stay: others accept on the same socket.
     LeaveToOthers,
-}
-
-/// A listening socket and whom it serves; shared by the control plane and the workers that accept on it.
-#[derive(Debug)]
-pub struct Listener {
-    /// The socket, in blocking mode.
-    pub socket: OwnedFd,
-    /// The number of its service.
-    service: AtomicUsize,
-}
-
-impl Listener {
-    /// A socket that serves the service of this number.
-    pub fn new(socket: OwnedFd, service: usize) -> Self {
-        Self { socket, service: AtomicUsize::new(service) }
-    }
-
-    /// The number of the service that it serves.
-    pub fn service(&self) -> usize {
-        self.service.load(Ordering::Acquire)
-    }
-
-    /// From now on it serves another one, which stands in the table already.
-    pub fn serve(&self, service: usize) {
-        self.service.store(service, Ordering::Release);
-    }
 }
 
 /// What a worker tells the control plane.

@@ -99,6 +99,8 @@ pub struct WorkerCounters {
     pub pipes_refused: Counter,
     /// Times a receive found no free buffer and had to wait for one.
     pub buffers_refused: Counter,
+    /// Clients reset because no service lists the address to which they came.
+    pub unlisted: Counter,
     /// Turns of its loop.
     pub wakes: Counter,
 }

@@ -63,18 +63,64 @@ pub fn prefer_core(listener: BorrowedFd<'_>, core: Option<u32>) {
     let _ = rustix::net::sockopt::set_socket_incoming_cpu(listener, core.unwrap_or(u32::MAX));
 }
 
-/// Where a stream socket listens: its address, or its path; `None` if it does not.
-pub fn listening_at(socket: BorrowedFd<'_>) -> Option<Result<SocketAddr, PathBuf>> {
-    use rustix::net::sockopt::{socket_acceptconn, socket_type};
-    let listens = socket_type(socket) == Ok(rustix::net::SocketType::STREAM) && socket_acceptconn(socket) == Ok(true);
-    let address = rustix::net::getsockname(socket).ok().filter(|_| listens)?;
-    match SocketAddr::try_from(address.clone()) {
-        Ok(address) => Some(Ok(address)),
-        Err(_) => {
-            let address = rustix::net::SocketAddrUnix::try_from(address).ok()?;
-            Some(Err(std::ffi::OsStr::from_bytes(address.path()?.to_bytes()).into()))
+/// Where a stream socket listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListensAt {
+    /// At a TCP address.
+    Tcp {
+        /// Also a wildcard.
+        address: SocketAddr,
+        /// At every IPv4 address, too: the address is `[::]` (`IPV6_V6ONLY` is off, ipv6(7)).
+        dual_stack: bool,
+    },
+    /// At a path.
+    Unix(PathBuf),
+    /// Somewhere else: a name for it.
+    Other(String),
+}
+
+impl std::fmt::Display for ListensAt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp { address, .. } => write!(f, "{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Other(name) => f.write_str(name),
         }
     }
+}
+
+/// Where a stream socket listens, whoever has made it; `None` if it does not.
+pub fn listening_at(socket: BorrowedFd<'_>) -> Option<ListensAt> {
+    use rustix::net::sockopt::{ipv6_v6only, socket_acceptconn, socket_type};
+    let listens = socket_type(socket) == Ok(rustix::net::SocketType::STREAM) && socket_acceptconn(socket) == Ok(true);
+    let address = rustix::net::getsockname(socket).ok().filter(|_| listens)?;
+    if let Ok(bound) = SocketAddr::try_from(address.clone()) {
+        let dual_stack = bound.is_ipv6() && bound.ip().is_unspecified() && ipv6_v6only(socket) == Ok(false);
+        return Some(ListensAt::Tcp { address: canonical(bound), dual_stack });
+    }
+    let name = |family| ListensAt::Other(format!("a socket of address family {family}"));
+    let Ok(unix) = rustix::net::SocketAddrUnix::try_from(address.clone()) else {
+        return Some(name(address.address_family().as_raw()));
+    };
+    Some(match (unix.path(), unix.abstract_name()) {
+        (Some(path), _) => ListensAt::Unix(std::ffi::OsStr::from_bytes(path.to_bytes()).into()),
+        // A name that is in no directory: unix(7).
+        (None, Some(name)) => ListensAt::Other(format!("unix:@{}", name.escape_ascii())),
+        (None, None) => name(address.address_family().as_raw()),
+    })
+}
+
+/// An IPv4 address, also where an IPv6 socket says it.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        ip @ std::net::IpAddr::V4(_) => SocketAddr::new(ip, address.port()),
+        std::net::IpAddr::V6(_) => address,
+    }
+}
+
+/// Whether others may listen at its address, too (`SO_REUSEPORT`).
+pub fn shares_its_address(socket: BorrowedFd<'_>) -> bool {
+    rustix::net::sockopt::socket_reuseport(socket) == Ok(true)
 }
 
 /// Listens on a bound socket.
@@ -85,14 +131,14 @@ pub fn listen(socket: BorrowedFd<'_>) -> io::Result<()> {
     Ok(rustix::net::listen(socket, BACKLOG)?)
 }
 
-/// The address that a TCP listener is bound to.
+/// The address that a TCP listener is bound to, or to which a connection has come.
 pub fn local_address(socket: BorrowedFd<'_>) -> Option<SocketAddr> {
-    SocketAddr::try_from(rustix::net::getsockname(socket).ok()?).ok()
+    SocketAddr::try_from(rustix::net::getsockname(socket).ok()?).ok().map(canonical)
 }
 
 /// The address of a TCP connection's other end.
 pub fn peer_address(socket: BorrowedFd<'_>) -> Option<SocketAddr> {
-    SocketAddr::try_from(rustix::net::getpeername(socket).ok()??).ok()
+    SocketAddr::try_from(rustix::net::getpeername(socket).ok()??).ok().map(canonical)
 }
 
 /// A new non-blocking TCP socket for a connection to a backend. `delayed`: bytes for it are expected, so that the last step of its

@@ -3,6 +3,7 @@
 mod harness;
 
 mod access_log;
+mod activation;
 mod admin;
 mod algorithms;
 mod backpressure;

@@ -3,13 +3,16 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::{Message, send_message};
 use crate::config::Listen;
 use crate::control::listeners::{Inherited, listeners};
+use crate::messages::Listener;
 use crate::sys::channel::Channel;
+use crate::sys::socket;
 
 /// Whose sockets they are.
 #[derive(Debug, Serialize, Deserialize)]
@@ -19,9 +22,12 @@ pub(super) enum Sockets {
     Service {
         service: String,
         listen: String,
-        /// The service manager has made them. Versions that do not know it say nothing.
+        /// The service manager has made them: for no service in particular. 0.1.0 says it of every TCP socket, too.
         #[serde(default)]
         passed: bool,
+        /// The same, and true.
+        #[serde(default)]
+        by_manager: bool,
     },
     /// The administration's, at this path.
     Admin { path: PathBuf },
@@ -34,6 +40,8 @@ pub(super) enum Sockets {
 pub struct HandedOver {
     /// The services' listeners.
     pub listeners: Vec<Inherited>,
+    /// Those that the service manager has made.
+    pub passed: Vec<Arc<Listener>>,
     /// The admin socket and its path.
     pub admin: Option<(PathBuf, OwnedFd)>,
     /// The administration's TCP listener, and where the configuration wants it.
@@ -42,13 +50,15 @@ pub struct HandedOver {
 
 impl HandedOver {
     pub(super) fn send(&self, channel: &Channel) -> io::Result<()> {
-        for Inherited { listen, service, sockets, passed } in &self.listeners {
-            let whose = Sockets::Service {
-                service: service.as_deref().unwrap_or_default().to_owned(),
-                listen: listen.to_string(),
-                passed: *passed,
-            };
-            let message = Message::Sockets(whose);
+        for listener in &self.passed {
+            let socket = listener.socket.as_fd();
+            let listen = socket::listening_at(socket).map(|at| at.to_string()).unwrap_or_default();
+            let whose = Sockets::Service { service: String::new(), listen, passed: true, by_manager: true };
+            send_message(channel, &Message::Sockets(whose), &[socket])?;
+        }
+        for Inherited { listen, service, sockets } in &self.listeners {
+            let (service, listen) = (service.to_string(), listen.to_string());
+            let message = Message::Sockets(Sockets::Service { service, listen, passed: false, by_manager: false });
             let sockets: Vec<_> = sockets.iter().map(|listener| listener.socket.as_fd()).collect();
             sockets.chunks(Channel::MOST).try_for_each(|some| send_message(channel, &message, some))?;
         }
@@ -64,13 +74,15 @@ impl HandedOver {
 
     pub(super) fn add(&mut self, sockets: Sockets, mut descriptors: Vec<OwnedFd>) -> io::Result<()> {
         match sockets {
-            Sockets::Service { service, listen, passed } => {
-                let listen = parse(&listen)?;
-                let service = Some(service.as_str().into()).filter(|service: &std::sync::Arc<str>| !service.is_empty());
+            Sockets::Service { passed, by_manager, .. } if by_manager || passed && !are_own(&descriptors) => {
+                self.passed.extend(listeners(descriptors));
+            }
+            Sockets::Service { service, listen, .. } => {
+                let (listen, service, sockets) = (parse(&listen)?, Arc::from(service), listeners(descriptors));
                 let is_it = |other: &&mut Inherited| (&other.listen, &other.service) == (&listen, &service);
                 match self.listeners.iter_mut().find(is_it) {
-                    Some(inherited) => inherited.sockets.extend(listeners(descriptors)),
-                    None => self.listeners.push(Inherited::new(listen, service, descriptors, passed)),
+                    Some(inherited) => inherited.sockets.extend(sockets),
+                    None => self.listeners.push(Inherited { listen, service, sockets }),
                 }
             }
             Sockets::Admin { path } => self.admin = descriptors.pop().map(|socket| (path, socket)),
@@ -81,6 +93,11 @@ impl HandedOver {
         }
         Ok(())
     }
+}
+
+/// Whether a process of this program has bound them, whose TCP sockets share their address.
+fn are_own(sockets: &[OwnedFd]) -> bool {
+    sockets.iter().all(|socket| socket::shares_its_address(socket.as_fd()))
 }
 
 fn parse(listen: &str) -> io::Result<Listen> {
