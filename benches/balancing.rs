@@ -168,10 +168,11 @@ impl Scenario {
                 service = self.service(&state, &backends, now);
             }
             let (client, length) = (random.u32(0..self.clients), self.length(&mut random));
-            let Ok(place) = service.pick(&[], Some(IpAddr::from(Ipv4Addr::from_bits(0x0a00_0000 + client)))) else {
+            let Some(Ok(permit)) = service.pick(&[], Some(IpAddr::from(Ipv4Addr::from_bits(0x0a00_0000 + client))))
+            else {
                 continue;
             };
-            let chosen = usize::from(place.address.port());
+            let chosen = usize::from(permit.address.port());
             if now > WARM_UP {
                 let open = servers.each_ref().map(|server| server.open.len() as f64);
                 found += 1.0;
@@ -186,7 +187,7 @@ impl Scenario {
             last.insert(client, chosen);
             number += 1;
             let end = (servers[chosen].clock + length).to_bits();
-            servers[chosen].open.insert((end, number), (now, place));
+            servers[chosen].open.insert((end, number), (now, permit));
         }
         durations.sort_by(f64::total_cmp);
         Figures {

@@ -53,7 +53,7 @@ fn pick(bencher: Bencher<'_, '_>, service: &Service) {
     bencher.bench_local(|| {
         client = client.wrapping_add(0x9e37_79b9);
         let client = service.needs_client().then(|| IpAddr::from(Ipv4Addr::from_bits(client)));
-        black_box(service.pick(&[], client)).is_ok()
+        black_box(service.pick(&[], client)).is_some_and(|picked| picked.is_ok())
     });
 }
 

@@ -270,7 +270,11 @@ impl Fleet {
             }
         });
         let table = Table::new(generation, before.version + 1, services.collect(), self.leaving.clone());
-        self.table.store(Arc::new(table));
+        let table = Arc::new(table);
+        self.table.store(Arc::clone(&table));
+        let is_new =
+            |service: &Service| !before.service(service.state.number).is_some_and(|it| std::ptr::eq(&**it, service));
+        table.services.iter().filter(|service| is_new(service)).for_each(|service| service.take_over());
         self.services.iter_mut().flat_map(|service| &mut service.backends).for_each(Watched::show_state);
     }
 }

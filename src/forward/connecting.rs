@@ -185,9 +185,14 @@ impl Slot {
     }
 
     fn pick(&self, io: &mut Resources) -> Result<Permit<Backend>, Unpicked> {
-        let service = io.table.load().service(self.service.number).ok_or(Unpicked::Down)?;
-        let client = service.needs_client().then(|| socket::peer_address(self.client.as_fd())).flatten();
-        service.pick(&self.tried, client.map(|address| address.ip()))
+        loop {
+            let service = io.table.load().service(self.service.number).ok_or(Unpicked::Down)?;
+            let client = service.needs_client().then(|| socket::peer_address(self.client.as_fd())).flatten();
+            // Otherwise another table was published since this one was loaded.
+            if let Some(outcome) = service.pick(&self.tried, client.map(|address| address.ip())) {
+                return outcome;
+            }
+        }
     }
 
     fn ticket(&self, io: &Resources) -> Ticket {

@@ -11,6 +11,7 @@ use super::random_two::RandomTwo;
 use super::round_robin::RoundRobin;
 use super::service::Member;
 use super::source_hash::SourceHash;
+use super::turns::{Moved, Superseded, Turns};
 
 /// How a service chooses among its primaries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -55,34 +56,69 @@ pub(super) enum Chooser {
 }
 
 impl Chooser {
-    /// Those with a share above 0 serve. `before` is one over the same backends and weights.
-    pub(super) fn new(algorithm: Algorithm, members: &[Member], before: Option<&Self>) -> Self {
+    /// Those with a share above 0 serve.
+    pub(super) fn new(algorithm: Algorithm, members: &[Member], before: Option<Before<'_>>) -> Self {
+        let turns = |weighted| {
+            let turns = before.as_ref().and_then(|before| Some((before.chooser.turns()?, before.moved.clone())));
+            Turns::new(weighted, turns)
+        };
         match algorithm {
-            Algorithm::RoundRobin => Self::RoundRobin(RoundRobin::new(&serving(members))),
-            Algorithm::LeastConnections => Self::LeastConnections(LeastConnections::new(serving(members))),
-            Algorithm::RandomTwo => Self::RandomTwo(RandomTwo::new(serving(members))),
+            Algorithm::RoundRobin => Self::RoundRobin(RoundRobin::new(turns(weighted(members)))),
+            Algorithm::LeastConnections => Self::LeastConnections(LeastConnections::new(turns(weighted(members)))),
+            Algorithm::RandomTwo => Self::RandomTwo(RandomTwo::new(&weighted(members).serving)),
             Algorithm::SourceHash => {
                 let entries = match before {
-                    Some(Self::SourceHash(before)) => Some(before.entries()),
+                    Some(Before { chooser: Self::SourceHash(before), same_weights: true, .. }) => {
+                        Some(before.entries())
+                    }
                     _ => None,
                 };
                 Self::SourceHash(SourceHash::new(members, entries))
             }
-            Algorithm::First => Self::First(First::new(&serving(members))),
+            Algorithm::First => Self::First(First::new(&weighted(members).serving)),
         }
     }
 
-    /// A place in one of those who serve, unless all are tried or full.
+    /// A permit of one of those who serve; `None` where all are tried or full.
+    ///
+    /// # Errors
+    /// A newer table is published.
     #[inline]
-    pub(super) fn choose(&self, candidates: &Candidates<'_>, client: Option<IpAddr>) -> Option<Permit<Backend>> {
+    pub(super) fn choose(
+        &self,
+        candidates: &Candidates<'_>,
+        client: Option<IpAddr>,
+    ) -> Result<Option<Permit<Backend>>, Superseded> {
         match self {
             Self::RoundRobin(chooser) => chooser.choose(candidates),
             Self::LeastConnections(chooser) => chooser.choose(candidates),
-            Self::RandomTwo(chooser) => chooser.choose(candidates),
-            Self::SourceHash(chooser) => chooser.choose(candidates, client),
-            Self::First(chooser) => chooser.choose(candidates),
+            Self::RandomTwo(chooser) => Ok(chooser.choose(candidates)),
+            Self::SourceHash(chooser) => Ok(chooser.choose(candidates, client)),
+            Self::First(chooser) => Ok(chooser.choose(candidates)),
         }
     }
+
+    /// Its table is published: the order goes on where the one before is.
+    pub(super) fn take_over(&self) {
+        self.turns().into_iter().for_each(|turns| turns.take_over());
+    }
+
+    fn turns(&self) -> Option<&Arc<Turns>> {
+        match self {
+            Self::RoundRobin(chooser) => Some(chooser.turns()),
+            Self::LeastConnections(chooser) => Some(chooser.turns()),
+            Self::RandomTwo(_) | Self::SourceHash(_) | Self::First(_) => None,
+        }
+    }
+}
+
+/// What a chooser goes on from.
+pub(super) struct Before<'a> {
+    pub(super) chooser: &'a Chooser,
+    /// Its backends and their weights are the same, in the same order.
+    pub(super) same_weights: bool,
+    /// Where its backends stand now; `None` where they are the same, in the same order.
+    pub(super) moved: Option<Moved>,
 }
 
 /// Whom a pick chooses from.
@@ -108,9 +144,12 @@ impl Candidates<'_> {
     }
 
     /// The first free permit from `start` on and round, so that no neighbour of a busy one is favoured.
-    pub(super) fn scan(&self, indices: &[u32], start: u64) -> Option<Permit<Backend>> {
-        let (before, after) = indices.split_at((start % indices.len().max(1) as u64) as usize);
-        after.iter().chain(before).find_map(|&index| self.take(index))
+    pub(super) fn scan<I>(&self, indices: impl Fn() -> I, start: u64) -> Option<Permit<Backend>>
+    where
+        I: ExactSizeIterator<Item = u32>,
+    {
+        let start = (start % indices().len().max(1) as u64) as usize;
+        indices().skip(start).chain(indices().take(start)).find_map(|index| self.take(index))
     }
 }
 
@@ -126,11 +165,19 @@ pub(super) struct Serving {
 /// of weight 255 and one of 256 need 255,256 turns.
 const FINE_TURNS: u32 = 65_536;
 
+/// Those who may serve, in the order of the file, and in what parts their weights are counted.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Weighted {
+    pub(super) serving: Box<[Serving]>,
+    /// A weight of 1 counts as much: a power of two, at most 16.
+    pub(super) resolution: u32,
+}
+
 /// Those who may serve. Where one is starting slowly, weights are counted in sixteenths, or coarser where that would make too many.
-pub(super) fn serving(members: &[Member]) -> Vec<Serving> {
+pub(super) fn weighted(members: &[Member]) -> Weighted {
     let ramping = members.iter().any(|member| (1..Member::WHOLE).contains(&member.share));
     let finest = if ramping { 16 } else { 1 };
-    let at = |resolution: u32| -> Vec<Serving> {
+    let at = |resolution: u32| -> Box<[Serving]> {
         let scaled = |member: &Member| {
             let share = u32::from(member.share.min(Member::WHOLE));
             (u32::from(member.weight) * share * resolution / u32::from(Member::WHOLE)).max(1)
@@ -143,7 +190,7 @@ pub(super) fn serving(members: &[Member]) -> Vec<Serving> {
         let serving = at(resolution);
         let turns: u64 = serving.iter().map(|one| u64::from(one.weight)).sum();
         if resolution == 1 || turns <= u64::from(FINE_TURNS) {
-            return serving;
+            return Weighted { serving, resolution };
         }
         resolution /= 2;
     }

@@ -1,8 +1,10 @@
 //! The fewest open sessions for its weight, exact across workers.
 
-use super::algorithm::{Candidates, Serving};
+use std::sync::Arc;
+
+use super::algorithm::Candidates;
 use super::backend::{Backend, Permit};
-use super::round_robin::RoundRobin;
+use super::turns::{Superseded, Turns};
 
 /// How often a pick looks again because another worker was faster. Each time, that one has got on.
 const LOOKS: usize = 64;
@@ -10,33 +12,39 @@ const LOOKS: usize = 64;
 /// Those who may serve, and whose turn it is among equals.
 #[derive(Debug)]
 pub(super) struct LeastConnections {
-    serving: Box<[Serving]>,
     /// Where to begin to look: with nothing to tell them apart, each is first as often as its weight says.
-    turns: RoundRobin,
+    turns: Arc<Turns>,
+    /// Where each backend stands among those who may serve, by its index.
+    positions: Box<[u32]>,
 }
 
 impl LeastConnections {
-    pub(super) fn new(serving: Vec<Serving>) -> Self {
-        let permits: Vec<Serving> =
-            serving.iter().zip(0..).map(|(one, index)| Serving { index, weight: one.weight }).collect();
-        Self { turns: RoundRobin::new(&permits), serving: serving.into() }
+    pub(super) fn new(turns: Arc<Turns>) -> Self {
+        let mut positions = vec![0; turns.serving().last().map_or(0, |one| one.index as usize + 1)];
+        turns.serving().iter().zip(0..).for_each(|(one, position)| positions[one.index as usize] = position);
+        Self { turns, positions: positions.into() }
     }
 
-    pub(super) fn choose(&self, candidates: &Candidates<'_>) -> Option<Permit<Backend>> {
-        let start = self.turns.next(candidates.cursor)? as usize;
+    pub(super) fn turns(&self) -> &Arc<Turns> {
+        &self.turns
+    }
+
+    pub(super) fn choose(&self, candidates: &Candidates<'_>) -> Result<Option<Permit<Backend>>, Superseded> {
+        let Some(index) = self.turns.step()? else { return Ok(None) };
+        let start = self.positions[index as usize] as usize;
         for _ in 0..LOOKS {
-            let (index, taken) = self.least(candidates, start)?;
+            let Some((index, taken)) = self.least(candidates, start) else { return Ok(None) };
             // Only if it is still the number that was compared: otherwise another worker has changed what is least.
             if let Some(permit) = Permit::take_after(&candidates.backends[index as usize], taken) {
-                return Some(permit);
+                return Ok(Some(permit));
             }
         }
-        self.least(candidates, start).and_then(|(index, _)| candidates.take(index))
+        Ok(self.least(candidates, start).and_then(|(index, _)| candidates.take(index)))
     }
 
     /// The least loaded one that is neither tried nor full, and how many sessions it has.
     fn least(&self, candidates: &Candidates<'_>, start: usize) -> Option<(u32, u32)> {
-        let (before, after) = self.serving.split_at(start);
+        let (before, after) = self.turns.serving().split_at(start);
         let mut least: Option<(u32, u32)> = None;
         // More than any number of sessions: whoever comes first is less loaded.
         let (mut its, mut weight) = (1_u64 << 40, 1);

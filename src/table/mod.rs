@@ -14,6 +14,7 @@ mod service;
 mod source_hash;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -116,7 +117,7 @@ pub struct ServiceState {
     pub queue: Queue,
     /// Who speaks first in its sessions.
     pub first_speaker: FirstSpeaker,
-    /// The cursor that all workers advance.
+    /// What algorithms draw by chance from: all workers advance it.
     pub cursor: AtomicU64,
     /// What each worker counts of it.
     pub counters: PerWorker<ServiceCounters>,

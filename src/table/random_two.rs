@@ -25,9 +25,8 @@ struct Column {
 }
 
 impl RandomTwo {
-    pub(super) fn new(serving: Vec<Serving>) -> Self {
-        let indices = serving.iter().map(|one| one.index).collect();
-        Self { columns: columns(&serving), indices }
+    pub(super) fn new(serving: &[Serving]) -> Self {
+        Self { columns: columns(serving), indices: serving.iter().map(|one| one.index).collect() }
     }
 
     pub(super) fn choose(&self, candidates: &Candidates<'_>) -> Option<Permit<Backend>> {
@@ -41,7 +40,7 @@ impl RandomTwo {
                 return Some(permit);
             }
         }
-        candidates.scan(&self.indices, splitmix64(step))
+        candidates.scan(|| self.indices.iter().copied(), splitmix64(step))
     }
 
     #[inline]

@@ -1,10 +1,12 @@
 //! One service as a table has it, and the whole of a pick.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::algorithm::{Algorithm, Candidates, Chooser};
+use super::algorithm::{Algorithm, Before, Candidates, Chooser};
 use super::backend::{Backend, Permit};
+use super::turns::{Moved, Superseded};
 use super::{ServiceState, Settings};
 
 /// A primary, and how much of it may be used now.
@@ -103,15 +105,29 @@ impl Service {
         Self::build(state, pool, settings, None)
     }
 
-    /// The same service after a change: what was computed and still holds is taken over, which spares `source_hash` most of it.
+    /// The same service after a change. What was computed and still holds is taken over, which spares `source_hash` most of it,
+    /// and whose turn it is goes on where it was.
     pub fn successor(&self, pool: Pool, settings: Settings) -> Self {
-        let identity = |backend: &Arc<Backend>, weight: u16| (Arc::clone(&backend.name), backend.address, weight);
-        let now = pool.members.iter().map(|member| identity(&member.backend, member.weight));
-        let same = now.eq(self.backends.iter().zip(&self.weights).map(|(backend, &weight)| identity(backend, weight)));
-        Self::build(Arc::clone(&self.state), pool, settings, same.then_some(&self.chooser))
+        let identity = |backend: &Arc<Backend>| (Arc::clone(&backend.name), backend.address);
+        let moved =
+            (!self.backends.iter().map(identity).eq(pool.members.iter().map(|member| identity(&member.backend)))).then(
+                || {
+                    let members = pool.members.iter().map(|member| identity(&member.backend));
+                    moved(self.backends.iter().map(identity), members.zip(0..).collect())
+                },
+            );
+        let same_weights =
+            moved.is_none() && pool.members.iter().map(|member| member.weight).eq(self.weights.iter().copied());
+        let before = Before { chooser: &self.chooser, same_weights, moved };
+        Self::build(Arc::clone(&self.state), pool, settings, Some(before))
     }
 
-    fn build(state: Arc<ServiceState>, pool: Pool, settings: Settings, before: Option<&Chooser>) -> Self {
+    /// Its table is published: the order of turns goes on where it was, and whoever picks from an older table is told so.
+    pub fn take_over(&self) {
+        self.chooser.take_over();
+    }
+
+    fn build(state: Arc<ServiceState>, pool: Pool, settings: Settings, before: Option<Before<'_>>) -> Self {
         let Pool { algorithm, mut members, backups, leaving, past_sessions, starting, try_all } = pool;
         let anyone = members.iter().any(|member| member.share > 0) || backups.iter().any(|backup| backup.may_serve);
         // Before every first probe has ended, nobody knows yet that all are down.
@@ -148,14 +164,16 @@ impl Service {
         self.algorithm == Algorithm::SourceHash
     }
 
-    /// A place in the backend that this client goes to: in a primary by the algorithm, passing over those in `tried` and those
-    /// that are full; in a backup, in their order, only when no primary can be had. Lock-free.
+    /// A permit of the backend that this client goes to: of a primary by the algorithm, passing over those in `tried` and those
+    /// that are full; of a backup, in their order, only when no primary can be had. `None`: a newer table is published, and counts.
+    /// Lock-free.
     #[inline]
-    pub fn pick(&self, tried: &[Arc<Backend>], client: Option<IpAddr>) -> Result<Permit<Backend>, Unpicked> {
+    pub fn pick(&self, tried: &[Arc<Backend>], client: Option<IpAddr>) -> Option<Result<Permit<Backend>, Unpicked>> {
         let candidates = Candidates { backends: &self.backends, tried, cursor: &self.state.cursor };
         match self.chooser.choose(&candidates, client) {
-            Some(permit) => Ok(permit),
-            None => self.pick_backup(tried),
+            Ok(Some(permit)) => Some(Ok(permit)),
+            Ok(None) => Some(self.pick_backup(tried)),
+            Err(Superseded) => None,
         }
     }
 
@@ -181,4 +199,15 @@ impl Service {
             Some(_) => Unpicked::Exhausted,
         })
     }
+}
+
+/// For each backend before, where the turns go on after it: behind itself, or behind the last one before it that is still there.
+fn moved<I: std::hash::Hash + Eq>(before: impl Iterator<Item = I>, now: HashMap<I, u32>) -> Moved {
+    let mut behind = 0;
+    before
+        .map(|backend| {
+            behind = now.get(&backend).map_or(behind, |index| index + 1);
+            behind
+        })
+        .collect()
 }

@@ -56,6 +56,6 @@ impl SourceHash {
                 return Some(permit);
             }
         }
-        candidates.scan(&self.serving, hash)
+        candidates.scan(|| self.serving.iter().copied(), hash)
     }
 }

@@ -3,6 +3,7 @@
 use crate::harness::{
     Backend, Balancer, Machine, PATIENCE, Port, Setup, admitted, exchange, reset, served_by, wait_until,
 };
+use crate::maintenance::done;
 
 /// The names of the backends that serve `count` clients, one after the other.
 fn served_in_turn(balancer: &Balancer, count: usize) -> Vec<String> {
@@ -74,6 +75,73 @@ fn the_turns_of_a_failed_backend_do_not_all_go_to_its_neighbour_and_it_comes_bac
     drop(b);
     let names = served_in_turn(&balancer, 30);
     assert_eq!((count_of(&names, "a"), count_of(&names, "c")), (15, 15), "{names:?}");
+    balancer.stop();
+}
+
+#[test]
+fn turns_go_on_where_they_were_when_a_backend_goes_or_comes_back() {
+    let machine = Machine::shared();
+    let all = ["a", "b", "c"].map(Backend::named);
+    let setup = ["a", "b", "c"]
+        .iter()
+        .zip(&all)
+        .fold(Setup::new(), |setup, (name, backend)| setup.backend(name, backend.address));
+    let balancer = machine.start(setup.workers(2));
+    let served = |count| served_in_turn(&balancer, count).concat();
+    assert_eq!(served(4), "abca");
+    done(&balancer, &["drain", "web/c", "--for", "1h", "--reason", "a test"]);
+    assert_eq!(served(6), "bababa");
+    done(&balancer, &["restore", "web/c"]);
+    balancer.await_state("/services/web/backends/c/state", "up");
+    assert_eq!(served(4), "bcab");
+    done(&balancer, &["drain", "web/b", "--for", "1h", "--reason", "a test"]);
+    assert_eq!(served(3), "cac");
+    balancer.stop();
+}
+
+#[test]
+fn turns_go_on_where_they_were_when_a_reload_changes_who_serves() {
+    let machine = Machine::shared();
+    let [a, b, c, x] = ["a", "b", "c", "x"].map(Backend::named);
+    let setup = Setup::new().process("reload: { guard: 0% }").workers(2);
+    let balancer = machine.start(setup.backend("a", a.address).backend("b", b.address).backend("c", c.address));
+    let served = |count| served_in_turn(&balancer, count).concat();
+    assert_eq!(served(4), "abca");
+    // b is gone, x stands before the others.
+    let line = |name: &str, address| format!("      {name}: \"{address}\"\n");
+    let (first, gone) = (line("a", a.address), line("b", b.address));
+    let configuration = balancer.configuration().replace(&gone, "").replace(&first, &(line("x", x.address) + &first));
+    balancer.configure(&configuration);
+    balancer.reload();
+    assert_eq!(served(5), "cxacx");
+    balancer.stop();
+}
+
+#[test]
+fn two_that_serve_share_exactly_while_a_third_dies_and_comes_back() {
+    let machine = Machine::shared();
+    let (a, port, c) = (Backend::named("a"), Port::refusing(), Backend::named("c"));
+    let setup = Setup::new().backend("a", a.address).backend("b", port.address).backend("c", c.address);
+    // Traffic and probes take the third one down and bring it back, at moments that nobody chooses.
+    let balancer = machine
+        .start(setup.setting("health: { interval: 100ms, timeout: 100ms, rise: 1, fall: 2, passive: 2 }").workers(2));
+    for round in 0..4 {
+        let names = served_in_turn(&balancer, 30);
+        assert_eq!((count_of(&names, "a"), count_of(&names, "c")), (15, 15), "round {round}: {names:?}");
+        assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "round {round}: {names:?}");
+        let b = Backend::named_on(port.listen(), "b");
+        let mut names = Vec::new();
+        while count_of(&names, "b") < 2 {
+            names.push(served_by(balancer.address()));
+        }
+        drop(b);
+        let (a, c) = (count_of(&names, "a"), count_of(&names, "c"));
+        assert!(a.abs_diff(c) <= 1, "round {round}: {names:?}");
+        // The next round begins with a's turn.
+        if names.iter().rfind(|name| *name != "b").is_some_and(|last| last == "a") {
+            assert_eq!(served_by(balancer.address()), "c");
+        }
+    }
     balancer.stop();
 }
 

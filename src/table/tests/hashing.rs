@@ -75,7 +75,7 @@ fn a_reload_without_a_backend_moves_few_others() {
 #[test]
 fn a_client_is_the_same_in_both_notations_and_by_all_of_its_ipv6_address() {
     let service = service(pool(Algorithm::SourceHash, members(&[1; 50])));
-    let place = |address: &str| number(&service.pick(&[], Some(address.parse().unwrap())).unwrap());
+    let place = |address: &str| number(&pick(&service, &[], Some(address.parse().unwrap())).unwrap());
     assert_eq!(place("192.0.2.7"), place("::ffff:192.0.2.7"));
     let hosts: std::collections::HashSet<_> = (0..200).map(|host| place(&format!("2001:db8::{host:x}"))).collect();
     let nets: std::collections::HashSet<_> = (0..200).map(|net| place(&format!("2001:db8:{net:x}::1"))).collect();
@@ -87,7 +87,7 @@ fn a_client_is_the_same_in_both_notations_and_by_all_of_its_ipv6_address() {
 fn clients_without_an_address_are_spread() {
     let service = service(pool(Algorithm::SourceHash, members(&[1; 4])));
     let mut counts = [0; 4];
-    (0..4_000).for_each(|_| counts[number(&service.pick(&[], None).unwrap())] += 1);
+    (0..4_000).for_each(|_| counts[number(&pick(&service, &[], None).unwrap())] += 1);
     // 99.9 % of the right samples lie below 16.3 with three degrees of freedom.
     assert!(chi_square(&counts, &[1; 4]) < 16.3, "{counts:?}");
 }

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use super::{Algorithm, Backend, BackupMember, Member, Permit, Pool, Service, ServiceState, Settings};
+use super::{Algorithm, Backend, BackupMember, Member, Permit, Pool, Service, ServiceState, Settings, Unpicked};
 use crate::observe::condition::{Condition, State};
 
 /// A backend named after its number, without a limit where that is 0.
@@ -62,9 +62,14 @@ fn number(permit: &Permit<Backend>) -> usize {
     usize::from(permit.address.port() - 1000)
 }
 
+/// A pick from the table that holds.
+fn pick(service: &Service, tried: &[Arc<Backend>], client: Option<IpAddr>) -> Result<Permit<Backend>, Unpicked> {
+    service.pick(tried, client).expect("it is the newest table")
+}
+
 /// Where a client goes that leaves at once.
 fn visit(service: &Service, client: u32) -> usize {
-    number(&service.pick(&[], Some(address(client))).unwrap())
+    number(&pick(service, &[], Some(address(client))).unwrap())
 }
 
 /// One of the addresses from 10.0.0.0 on.

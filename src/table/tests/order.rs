@@ -1,7 +1,6 @@
 //! Who is asked before whom, and what is said when nobody is left.
 
 use super::*;
-use crate::table::Unpicked;
 
 #[test]
 fn names_are_those_of_the_configuration() {
@@ -18,7 +17,7 @@ fn every_algorithm_passes_over_those_away_tried_or_full() {
         let _full = Permit::take(&service.backends[2]).unwrap();
         let tried = [Arc::clone(&service.backends[1])];
         for client in 0..500 {
-            let permit = service.pick(&tried, Some(address(client))).unwrap();
+            let permit = pick(&service, &tried, Some(address(client))).unwrap();
             assert_eq!(number(&permit), 3, "{algorithm:?}");
         }
     }
@@ -28,8 +27,8 @@ fn every_algorithm_passes_over_those_away_tried_or_full() {
 fn one_free_place_among_many_full_ones_is_found() {
     for algorithm in Algorithm::ALL {
         let service = service(pool(algorithm, limited(&[1; 300])));
-        let mut held: Vec<_> = (0..300).map(|client| service.pick(&[], Some(address(client))).unwrap()).collect();
-        assert_eq!(service.pick(&[], Some(address(1))).unwrap_err(), Unpicked::Full, "{algorithm:?}");
+        let mut held: Vec<_> = (0..300).map(|client| pick(&service, &[], Some(address(client))).unwrap()).collect();
+        assert_eq!(pick(&service, &[], Some(address(1))).unwrap_err(), Unpicked::Full, "{algorithm:?}");
         let freed = number(&held.swap_remove(123));
         assert_eq!(visit(&service, 77), freed, "{algorithm:?}");
     }
@@ -40,10 +39,10 @@ fn backups_take_the_surplus_alone_in_their_order() {
     for algorithm in Algorithm::ALL {
         let pool = Pool { backups: backups(&[1, 2]), ..pool(algorithm, limited(&[2, 1])) };
         let service = service(pool);
-        let mut held: Vec<_> = (0..6).map(|client| service.pick(&[], Some(address(client))).unwrap()).collect();
+        let mut held: Vec<_> = (0..6).map(|client| pick(&service, &[], Some(address(client))).unwrap()).collect();
         assert!(held[..3].iter().all(|permit| number(permit) < 100), "{algorithm:?}");
         assert_eq!(held[3..].iter().map(number).collect::<Vec<_>>(), [100, 101, 101], "{algorithm:?}");
-        assert_eq!(service.pick(&[], Some(address(7))).unwrap_err(), Unpicked::Full, "{algorithm:?}");
+        assert_eq!(pick(&service, &[], Some(address(7))).unwrap_err(), Unpicked::Full, "{algorithm:?}");
         let freed = number(&held.remove(0));
         assert_eq!(visit(&service, 8), freed, "{algorithm:?}: a free primary goes before a backup");
     }
@@ -62,7 +61,7 @@ fn backups_serve_while_all_primaries_are_down_and_no_longer() {
     assert!(!down.trying_all, "a backup may serve");
     assert_eq!((visit(&down, 0), visit(&up, 0)), (101, 1));
     let tried = [Arc::clone(&up.backends[1])];
-    assert_eq!(number(&up.pick(&tried, None).unwrap()), 101, "after the only primary has failed this client");
+    assert_eq!(number(&pick(&up, &tried, None).unwrap()), 101, "after the only primary has failed this client");
 }
 
 #[test]
@@ -72,8 +71,8 @@ fn without_anybody_the_answer_tells_starting_from_down() {
         members.iter_mut().for_each(|member| member.share = 0);
         let pool = pool(algorithm, members);
         let starting = service(Pool { starting: true, try_all: true, ..pool.clone() });
-        assert_eq!(starting.pick(&[], Some(address(0))).unwrap_err(), Unpicked::Starting);
-        assert_eq!(service(pool).pick(&[], Some(address(0))).unwrap_err(), Unpicked::Down);
+        assert_eq!(pick(&starting, &[], Some(address(0))).unwrap_err(), Unpicked::Starting);
+        assert_eq!(pick(&service(pool), &[], Some(address(0))).unwrap_err(), Unpicked::Down);
     }
 }
 
@@ -86,9 +85,9 @@ fn without_anybody_up_all_can_be_tried() {
         assert!(service.trying_all);
         let mut tried = Vec::new();
         for _ in 0..3 {
-            tried.push(Arc::clone(service.pick(&tried, Some(address(5))).unwrap().owner()));
+            tried.push(Arc::clone(pick(&service, &tried, Some(address(5))).unwrap().owner()));
         }
-        assert_eq!(service.pick(&tried, Some(address(5))).unwrap_err(), Unpicked::Exhausted, "{algorithm:?}");
+        assert_eq!(pick(&service, &tried, Some(address(5))).unwrap_err(), Unpicked::Exhausted, "{algorithm:?}");
     }
 }
 
@@ -99,9 +98,9 @@ fn tried_by_all_differs_from_full() {
         let service = service(pool);
         let mut tried: Vec<_> = service.backends.to_vec();
         let _full = Permit::take(&service.backups[0]).unwrap();
-        assert_eq!(service.pick(&tried, Some(address(0))).unwrap_err(), Unpicked::Full, "{algorithm:?}");
+        assert_eq!(pick(&service, &tried, Some(address(0))).unwrap_err(), Unpicked::Full, "{algorithm:?}");
         tried.push(Arc::clone(&service.backups[0]));
-        assert_eq!(service.pick(&tried, Some(address(0))).unwrap_err(), Unpicked::Exhausted, "{algorithm:?}");
+        assert_eq!(pick(&service, &tried, Some(address(0))).unwrap_err(), Unpicked::Exhausted, "{algorithm:?}");
     }
 }
 
@@ -109,18 +108,18 @@ fn tried_by_all_differs_from_full() {
 fn a_service_without_backends_is_down() {
     for algorithm in Algorithm::ALL {
         let service = service(Pool { try_all: true, ..pool(algorithm, Vec::new()) });
-        assert_eq!(service.pick(&[], Some(address(0))).unwrap_err(), Unpicked::Down, "{algorithm:?}");
+        assert_eq!(pick(&service, &[], Some(address(0))).unwrap_err(), Unpicked::Down, "{algorithm:?}");
     }
 }
 
 #[test]
 fn first_fills_in_the_order_of_the_file_and_returns_to_the_first() {
     let service = service(pool(Algorithm::First, limited(&[2, 1, 2])));
-    let mut held: Vec<_> = (0..5).map(|_| service.pick(&[], None).unwrap()).collect();
+    let mut held: Vec<_> = (0..5).map(|_| pick(&service, &[], None).unwrap()).collect();
     assert_eq!(held.iter().map(number).collect::<Vec<_>>(), [0, 0, 1, 2, 2]);
     held.remove(4);
     held.remove(0);
-    assert_eq!(number(&service.pick(&[], None).unwrap()), 0);
+    assert_eq!(number(&pick(&service, &[], None).unwrap()), 0);
 }
 
 #[test]
@@ -137,7 +136,7 @@ fn who_is_held_out_is_not_tried_either_when_nobody_is_left() {
     down.iter_mut().for_each(|member| member.drained = true);
     let nobody = service(Pool { try_all: true, ..pool(Algorithm::RoundRobin, down) });
     assert!(!nobody.trying_all);
-    assert_eq!(nobody.pick(&[], None).err(), Some(Unpicked::Down));
+    assert_eq!(pick(&nobody, &[], None).err(), Some(Unpicked::Down));
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! Whether each gets the part that its weight and its slow start say. All draws are seeded: the cursor begins at 0.
 
 use super::*;
-use crate::table::algorithm::serving;
+use crate::table::algorithm::weighted;
 
 /// What is open with each after so many sessions that stay.
 fn held(service: &Service, sessions: u32) -> Vec<u32> {
-    let _held: Vec<_> = (0..sessions).map(|client| service.pick(&[], Some(address(client))).unwrap()).collect();
+    let _held: Vec<_> = (0..sessions).map(|client| pick(service, &[], Some(address(client))).unwrap()).collect();
     service.backends.iter().map(|backend| backend.permits.taken()).collect()
 }
 
@@ -75,10 +75,10 @@ fn a_slow_start_carries_its_share() {
 
 #[test]
 fn whole_weights_stay_exact_and_the_order_of_turns_bounded() {
-    let turns = |members: &[Member]| serving(members).iter().map(|one| one.weight).sum::<u32>();
+    let turns = |members: &[Member]| weighted(members).serving.iter().map(|one| one.weight).sum::<u32>();
     let mut few = members(&[256, 100]);
     few[0].share = 128;
-    assert_eq!(serving(&few).iter().map(|one| one.weight).collect::<Vec<_>>(), [2048, 1600], "in sixteenths");
+    assert_eq!(weighted(&few).serving.iter().map(|one| one.weight).collect::<Vec<_>>(), [2048, 1600], "in sixteenths");
     let mut many = members(&(0..1000).map(|at| 256 - at % 2).collect::<Vec<_>>());
     assert_eq!(turns(&many), 255_500);
     many[0].share = 128;
