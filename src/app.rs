@@ -128,6 +128,7 @@ fn serve(program: Program, predecessor: Option<&Predecessor>, handed_over: Hande
         timeline: Arc::clone(&timeline),
     });
     let HandedOver { listeners: inherited, passed, admin: admin_socket_left, http: http_left } = handed_over;
+    control::await_addresses(&config);
     let listeners = Listeners::new(workers, inherited, passed).map_err(system("take over the listeners"))?;
     let (requests, received_requests) = messages::admin_requests();
     let location = admin::Location { socket: admin_socket, http: config.admin.http };

@@ -109,6 +109,7 @@ fn every_key_means_what_it_says() {
         web.listen,
         [Listen::Tcp(([0, 0, 0, 0], 8080).into()), Listen::Tcp(v6), Listen::Unix("/run/web.sock".into())]
     );
+    assert_eq!((web.freebind, db.freebind), (true, false));
     assert_eq!((&*web.name, web.balance, web.max_connections), ("web", Balance::RoundRobin, number(5_000)));
     assert_eq!(web.connect, Connect { timeout: std::time::Duration::from_millis(1_500), attempts: 8 });
     assert_eq!(web.timeouts, Timeouts { idle: seconds(7_200), half_closed: seconds(10), unresponsive: seconds(5) });

@@ -47,7 +47,7 @@ fn private_directory() -> PathBuf {
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// The TCP listener cannot be had.
-    #[error("admin.http: cannot listen on {address}: {error}; {remedy}", remedy = shortage::remedy_of_listening(.error))]
+    #[error("admin.http: cannot listen on {address}: {error}; {remedy}", remedy = shortage::remedy_of_listening_at(.error, *.address, false))]
     Http {
         /// Where.
         address: std::net::SocketAddr,

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{ConfigFile, count, say};
-use crate::config::Loaded;
+use crate::config::{Listen, Loaded};
+use crate::sys::address::{self, Absence};
 
 /// Validate the configuration: print every error in it, change nothing
 #[derive(Debug, Args)]
@@ -18,11 +19,29 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     match arguments.config.load() {
         Ok(loaded) => {
+            warnings(&loaded).iter().for_each(|warning| eprintln!("warning: {warning}"));
             say(&summary(&loaded));
             ExitCode::SUCCESS
         }
         Err(code) => code,
     }
+}
+
+/// Addresses that `run` could not listen on here and now. The file may be for another machine.
+fn warnings(loaded: &Loaded) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for service in loaded.config.services.iter().filter(|service| !service.freebind) {
+        for listen in &service.listen {
+            // A tentative one is waited for.
+            if let Listen::Tcp(address) = listen
+                && let Some(absence @ (Absence::Missing | Absence::Duplicate)) = address::absence(*address)
+            {
+                let remedy = address::remedy(Some(absence), *address, true);
+                warnings.push(format!("service {}: {address} could not be listened on here: {remedy}", service.name));
+            }
+        }
+    }
+    warnings
 }
 
 /// One line of what the file holds.

@@ -118,6 +118,7 @@ fn config(servers: &[(&str, SocketAddr)], http: Option<SocketAddr>) -> Config {
         services: vec![config::Service {
             name: Arc::from("web"),
             listen: vec![Listen::Tcp(LISTEN)],
+            freebind: false,
             balance: Balance::RoundRobin,
             backends,
             backups,

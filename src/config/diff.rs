@@ -160,10 +160,11 @@ fn of_backend(backend: &Backend) -> [Setting; 3] {
     ]
 }
 
-fn of_settings(service: &Service) -> [Setting; 17] {
-    let Service { balance, health, connect, timeouts, max_connections, queue, .. } = service;
+fn of_settings(service: &Service) -> [Setting; 18] {
+    let Service { freebind, balance, health, connect, timeouts, max_connections, queue, .. } = service;
     let Health { probe, port, interval, timeout, rise, fall, passive, slow_start, when_all_down } = health;
     [
+        ("freebind", freebind.to_string()),
         ("balance", balance_name(*balance).to_owned()),
         ("health.probe", shown(probe)),
         ("health.port", or("null", *port)),

@@ -123,6 +123,7 @@ impl Reader {
         Service {
             name: name.into(),
             listen,
+            freebind: self.flag(section.get("freebind"), false),
             balance: section
                 .get("balance")
                 .and_then(|node| self.choice(node, "a way to balance", &ALGORITHMS))

@@ -93,6 +93,8 @@ pub struct Service {
     pub name: Arc<str>,
     /// Where clients arrive; never empty, without duplicates.
     pub listen: Vec<Listen>,
+    /// Addresses are bound also where this machine does not have them, or not yet.
+    pub freebind: bool,
     /// How a backend is chosen.
     pub balance: Balance,
     /// The backends in the order of the file; never empty, names unique.

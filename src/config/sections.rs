@@ -30,7 +30,18 @@ pub(super) const ADMIN: Kind = Kind { name: "`admin`", keys: &["socket", "http"]
 pub(super) const RELOAD: Kind = Kind { name: "`reload`", keys: &["guard"] };
 pub(super) const SERVICE: Kind = Kind {
     name: "a service",
-    keys: &["listen", "balance", "backends", "backups", "health", "connect", "timeouts", "max_connections", "queue"],
+    keys: &[
+        "listen",
+        "freebind",
+        "balance",
+        "backends",
+        "backups",
+        "health",
+        "connect",
+        "timeouts",
+        "max_connections",
+        "queue",
+    ],
 };
 pub(super) const BACKEND: Kind =
     Kind { name: "a backend", keys: &["address", "weight", "max_connections", "probe_address"] };

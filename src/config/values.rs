@@ -106,6 +106,16 @@ impl Reader {
         found
     }
 
+    /// Whether something is so.
+    pub(super) fn flag(&mut self, node: Option<&Node>, default: bool) -> bool {
+        let Some(node) = node else { return default };
+        if let Value::Bool(flag) = node.value {
+            return flag;
+        }
+        self.problem(node.place, format!("true or false is due here, found {}", node.value.describe()));
+        default
+    }
+
     /// A number in a range; `None` for a missing key and for `word`, where there is one.
     pub(super) fn count(
         &mut self,

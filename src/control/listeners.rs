@@ -16,7 +16,7 @@ pub use self::open::Inherited;
 use self::open::Open;
 pub(super) use self::open::listeners;
 use self::passed::Passed;
-use crate::config::{Config, Listen};
+use crate::config::{Config, Listen, Service};
 use crate::messages::{Command, Commander, Listener, Waiting, WorkerGone};
 use crate::observe::running::Listening;
 use crate::sys::{shortage, socket};
@@ -141,7 +141,7 @@ impl Listeners {
                         Source::Kept(place)
                     }
                     None if self.passed.iter().any(|passed| passed.has_all_of(listen)) => Source::Passed,
-                    None => Source::New(self.bind(&service.name, listen)?),
+                    None => Source::New(self.bind(service, listen)?),
                 };
                 prepared.0.push(Listed { service: Arc::clone(&service.name), listen: listen.clone(), source });
             }
@@ -282,10 +282,10 @@ impl Listeners {
         self.passed.clear();
     }
 
-    fn bind(&self, service: &Arc<str>, listen: &Listen) -> Result<Open, ListenError> {
+    fn bind(&self, service: &Service, listen: &Listen) -> Result<Open, ListenError> {
         // Where one of its own listens, nobody of another process can.
         let alone = matches!(listen, Listen::Tcp(address) if !self.has_at(*address));
-        Open::bind(service, listen, self.workers, alone).map_err(|error| self.failed(service, listen, error))
+        Open::bind(service, listen, self.workers, alone).map_err(|error| self.failed(&service.name, listen, error))
     }
 
     fn failed(&self, service: &Arc<str>, listen: &Listen, error: io::Error) -> ListenError {
@@ -295,7 +295,10 @@ impl Listeners {
             Some(part) => format!(
                 "the service manager has passed {part}, a part of it: list that, have the .socket unit listen on {listen} (ListenStream=), or take it out there"
             ),
-            None => shortage::remedy_of_listening(&error).to_owned(),
+            None => match listen {
+                Listen::Tcp(address) => shortage::remedy_of_listening_at(&error, *address, true),
+                Listen::Unix(_) => shortage::remedy_of_listening(&error).to_owned(),
+            },
         };
         let may_pass = in_use && in_the_way.is_none();
         ListenError { service: Arc::clone(service), address: listen.to_string(), error, remedy, may_pass }

@@ -13,6 +13,7 @@ mod reload;
 mod signals;
 mod stop;
 mod store;
+mod tentative;
 mod upgrade;
 
 use std::sync::Arc;
@@ -34,6 +35,7 @@ pub use self::reload::open_access_log;
 use self::reload::{Ask, Reader};
 use self::signals::Asked;
 pub use self::signals::Signals;
+pub use self::tentative::await_addresses;
 pub use self::upgrade::UPGRADE_TAKES;
 use self::upgrade::Upgrading;
 use crate::config::{self, Config};

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Control, NOT_SERVING, Parts, State, manager, now};
+use super::{Control, NOT_SERVING, Parts, State, await_addresses, manager, now};
 use crate::config::{self, AccessLog, Loaded, diff};
 use crate::messages::Reply;
 use crate::observe::access_log;
@@ -113,6 +113,8 @@ impl Reader {
         let (path, busy) = (self.path.clone(), Arc::clone(&self.busy));
         let body = move || {
             let read = config::load(&path).map_err(|report| format!("{report}\n{}", report.conclusion()));
+            // Here, where the control plane need not wait for it.
+            let _ = read.as_ref().map(|loaded| await_addresses(&loaded.config));
             drop(busy);
             let _ = done.send(read);
         };

@@ -1,6 +1,7 @@
 //! The kernel's side: ring, buffers, sockets, pipes and the process's limits. The only room where `unsafe` may stand.
 #![expect(unsafe_code, reason = "the kernel's interfaces are made safe here, once, for every other room")]
 
+pub mod address;
 pub mod buffers;
 pub mod channel;
 mod enter;

@@ -1,8 +1,9 @@
 //! What a call that failed says of this machine: whether it was short of something, and what to do about it.
 
 use std::io;
+use std::net::SocketAddr;
 
-use super::Errno;
+use super::{Errno, address};
 
 /// Whether a socket could not be had or connected for want of something on this machine, so that nobody else is to blame.
 /// `EADDRNOTAVAIL` and `EAGAIN` are local ports that have run out: connect(2), ip(7).
@@ -41,7 +42,15 @@ pub fn remedy_at_start(error: &io::Error) -> &'static str {
     }
 }
 
-/// What helps where an address cannot be listened on.
+/// What helps where this machine cannot listen on a TCP address; `freebind`: where the configuration has that key.
+pub fn remedy_of_listening_at(error: &io::Error, address: SocketAddr, freebind: bool) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrNotAvailable => address::remedy(address::absence(address), address, freebind),
+        _ => remedy_of_listening(error).to_owned(),
+    }
+}
+
+/// What helps where something cannot be listened on.
 pub fn remedy_of_listening(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => {
@@ -50,7 +59,6 @@ pub fn remedy_of_listening(error: &io::Error) -> &'static str {
         io::ErrorKind::PermissionDenied => {
             "ports below 1024 need CAP_NET_BIND_SERVICE, and a Unix socket's directory must be writable"
         }
-        io::ErrorKind::AddrNotAvailable => "no interface of this machine has this address: see 'ip address'",
         io::ErrorKind::NotFound => "its directory must exist: create it, or choose another path",
         io::ErrorKind::AlreadyExists => "remove it, or choose another path",
         _ => remedy_at_start(error),
@@ -84,7 +92,6 @@ mod tests {
             (Errno::MFILE, "ulimit -n"),
             (Errno::PERM, "CAP_NET_BIND_SERVICE"),
             (Errno::ADDRINUSE, "ss -tanp"),
-            (Errno::ADDRNOTAVAIL, "ip address"),
         ] {
             assert!(remedy_of_listening(&error.into()).contains(words), "{error}");
         }

@@ -17,14 +17,19 @@ pub const BACKLOG: i32 = 65535;
 
 /// TCP sockets for one address, `count` of them, bound but not listening yet.
 ///
+/// `freebind`: also where this machine does not have the address (`IP_FREEBIND`, ip(7)).
+///
 /// # Errors
 /// `EADDRINUSE`. `alone`: also where somebody listens there with `SO_REUSEPORT`, who would otherwise share his clients silently.
-pub fn bind_tcp(address: SocketAddr, count: usize, alone: bool) -> io::Result<Vec<OwnedFd>> {
+pub fn bind_tcp(address: SocketAddr, count: usize, alone: bool, freebind: bool) -> io::Result<Vec<OwnedFd>> {
     let bind = |address: SocketAddr, shared| {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
+            socket.set_freebind_v6(freebind)?;
+        } else {
+            socket.set_freebind_v4(freebind)?;
         }
         socket.set_reuse_port(shared)?;
         // Accepted sockets inherit both.
@@ -291,11 +296,11 @@ mod tests {
     #[test]
     fn who_listens_with_reuseport_is_found_only_where_one_must_be_alone() {
         let any = "127.0.0.1:0".parse().unwrap();
-        let first = bind_tcp(any, 2, true).unwrap();
+        let first = bind_tcp(any, 2, true, false).unwrap();
         let address = local_address(first[0].as_fd()).unwrap();
         assert_eq!(local_address(first[1].as_fd()), Some(address));
         first.iter().for_each(|socket| listen(socket.as_fd()).unwrap());
-        assert_eq!(bind_tcp(address, 1, true).unwrap_err().kind(), io::ErrorKind::AddrInUse);
-        assert!(bind_tcp(address, 1, false).is_ok());
+        assert_eq!(bind_tcp(address, 1, true, false).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert!(bind_tcp(address, 1, false, false).is_ok());
     }
 }

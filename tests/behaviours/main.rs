@@ -16,6 +16,7 @@ mod deadlines;
 mod demo;
 mod ends;
 mod families;
+mod freebind;
 mod health;
 mod idle;
 mod incident;

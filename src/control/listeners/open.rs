@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use super::overlap;
-use crate::config::Listen;
+use crate::config::{Listen, Service};
 use crate::messages::Listener;
 use crate::sys::socket;
 use crate::sys::unix::{self, SocketFile};
@@ -40,16 +40,16 @@ pub(super) struct Open {
 
 impl Open {
     /// `count` sockets for a TCP address, of a Unix socket one, which listens already. `alone`: nobody else may have the address.
-    pub(super) fn bind(service: &Arc<str>, listen: &Listen, count: usize, alone: bool) -> io::Result<Self> {
+    pub(super) fn bind(service: &Service, listen: &Listen, count: usize, alone: bool) -> io::Result<Self> {
         let (sockets, file) = match listen {
-            Listen::Tcp(address) => (socket::bind_tcp(*address, count, alone)?, None),
+            Listen::Tcp(address) => (socket::bind_tcp(*address, count, alone, service.freebind)?, None),
             Listen::Unix(path) => {
                 // Whoever can reach its directory may connect, as everybody may who can reach an address.
                 let (socket, file) = unix::listen(path, 0o666, socket::BACKLOG)?;
                 (vec![socket], Some(file))
             }
         };
-        Ok(Self::new(Arc::clone(service), listen.clone(), listeners(sockets), file))
+        Ok(Self::new(Arc::clone(&service.name), listen.clone(), listeners(sockets), file))
     }
 
     pub(super) fn inherited(inherited: Inherited) -> io::Result<Self> {

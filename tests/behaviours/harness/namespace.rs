@@ -117,8 +117,27 @@ impl Side {
 
     /// Leaves these local ports for outgoing connections.
     pub(crate) fn local_ports(&self, first: u16, last: u16) {
-        let range = format!("net.ipv4.ip_local_port_range={first} {last}");
-        run("ip", &["netns", "exec", &self.name, "sysctl", "-qw", &range]);
+        self.sysctl(&format!("net.ipv4.ip_local_port_range={first} {last}"));
+    }
+
+    /// Gives its end of the wire one more address: `10.77.0.9/24`, with options behind it (`nodad`).
+    pub(crate) fn add_address(&self, address: &str) {
+        self.ip(&format!("address add {address} dev wire"));
+    }
+
+    /// Takes one away from it, by the same text.
+    pub(crate) fn remove_address(&self, address: &str) {
+        let address = address.split(' ').next().unwrap_or_default();
+        self.ip(&format!("address delete {address} dev wire"));
+    }
+
+    /// How long an IPv6 address that its end of the wire gets from now on is tentative, in seconds, and up to one more (RFC 4862, 5.4).
+    pub(crate) fn tentative_for(&self, seconds: u32) {
+        self.sysctl(&format!("net.ipv6.conf.wire.dad_transmits={seconds}"));
+    }
+
+    fn sysctl(&self, setting: &str) {
+        run("ip", &["netns", "exec", &self.name, "sysctl", "-qw", setting]);
     }
 
     fn ip(&self, arguments: &str) {
