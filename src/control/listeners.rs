@@ -19,7 +19,8 @@ use self::passed::Passed;
 use crate::config::{Config, Listen, Service};
 use crate::messages::{Command, Commander, Listener, Waiting, WorkerGone};
 use crate::observe::running::Listening;
-use crate::sys::{shortage, socket};
+use crate::sys::unix::Obstacle;
+use crate::sys::{Errno, shortage, socket};
 
 /// A handshake that has begun is over by then.
 const HANDSHAKE: Duration = Duration::from_secs(1);
@@ -285,20 +286,21 @@ impl Listeners {
     fn bind(&self, service: &Service, listen: &Listen) -> Result<Open, ListenError> {
         // Where one of its own listens, nobody of another process can.
         let alone = matches!(listen, Listen::Tcp(address) if !self.has_at(*address));
-        Open::bind(service, listen, self.workers, alone).map_err(|error| self.failed(&service.name, listen, error))
+        Open::bind(service, listen, self.workers, alone).map_err(|obstacle| match obstacle {
+            Obstacle::Live(pid) => ListenError::live(&service.name, listen, pid),
+            other => self.failed(&service.name, listen, other.into()),
+        })
     }
 
     fn failed(&self, service: &Arc<str>, listen: &Listen, error: io::Error) -> ListenError {
         let in_use = error.kind() == io::ErrorKind::AddrInUse;
         let in_the_way = self.passed.iter().find(|passed| in_use && passed.has_part_of(listen)).map(Passed::at);
-        let remedy = match in_the_way {
-            Some(part) => format!(
+        let remedy = match (in_the_way, listen) {
+            (Some(part), _) => format!(
                 "the service manager has passed {part}, a part of it: list that, have the .socket unit listen on {listen} (ListenStream=), or take it out there"
             ),
-            None => match listen {
-                Listen::Tcp(address) => shortage::remedy_of_listening_at(&error, *address, true),
-                Listen::Unix(_) => shortage::remedy_of_listening(&error).to_owned(),
-            },
+            (None, Listen::Tcp(address)) => shortage::remedy_of_listening_at(&error, *address, true),
+            (None, Listen::Unix(_)) => shortage::remedy_of_listening(&error).to_owned(),
         };
         let may_pass = in_use && in_the_way.is_none();
         ListenError { service: Arc::clone(service), address: listen.to_string(), error, remedy, may_pass }
@@ -328,6 +330,21 @@ impl Drop for Prepared {
 }
 
 impl ListenError {
+    /// A process listens at a path: this one, where it is another service's or the admin socket.
+    fn live(service: &Arc<str>, listen: &Listen, pid: Option<i32>) -> Self {
+        let own = pid.is_some_and(|pid| u32::try_from(pid) == Ok(std::process::id()));
+        let remedy = match pid {
+            _ if own => {
+                "this process listens there itself, for another service or as the admin socket: choose another path"
+                    .into()
+            }
+            Some(pid) => format!("process {pid} listens there: stop it, or choose another path"),
+            None => "a process listens there that does not answer: stop it, or choose another path".into(),
+        };
+        let error = Errno::ADDRINUSE.into();
+        Self { service: Arc::clone(service), address: listen.to_string(), error, remedy, may_pass: !own }
+    }
+
     /// Somebody listens there, who may be about to end.
     pub(super) fn may_pass(&self) -> bool {
         self.may_pass

@@ -54,7 +54,7 @@ pub fn remedy_of_listening_at(error: &io::Error, address: SocketAddr, freebind: 
 pub fn remedy_of_listening(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => {
-            "somebody listens there, perhaps another service of this process, or a connection has this port: find it with 'ss -tanp', stop it or choose another address"
+            "somebody listens there, perhaps another service of this process or a .socket unit of systemd, or a connection has this port: find it with 'ss -tanp', stop it or choose another address"
         }
         io::ErrorKind::PermissionDenied => {
             "ports below 1024 need CAP_NET_BIND_SERVICE, and a Unix socket's directory must be writable"

@@ -135,6 +135,21 @@ fn a_wildcard_socket_serves_the_addresses_of_it_that_are_listed() {
 }
 
 #[test]
+fn an_ipv6_socket_of_its_own_leaves_ipv4_to_the_balancer() {
+    let machine = Machine::shared();
+    let (a, b) = (Backend::named("a"), Backend::named("b"));
+    let (listener, port) = by_the_manager((Ipv6Addr::UNSPECIFIED, 0), false);
+    let (four, six) = ((Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into());
+    let setup = Setup::new().listen(format!("[::]:{port}")).backend("a", a.address);
+    let setup = setup.service("four").listen(format!("0.0.0.0:{port}")).backend("b", b.address);
+    let balancer = machine.start(setup.passed(listener));
+    assert_eq!((served_by(six), served_by(four)), ("a".into(), "b".into()));
+    assert!(!balancer.has_logged("no service lists"));
+    balancer.await_no_session();
+    balancer.stop();
+}
+
+#[test]
 fn a_part_that_is_passed_where_the_whole_is_listed_is_named_as_the_reason() {
     let machine = Machine::shared();
     let a = Backend::named("a");

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::symlink;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use crate::harness::{Backend, Machine, PATIENCE, Setup, wait_until};
@@ -86,6 +86,28 @@ fn a_service_on_the_admin_socket_is_refused_however_it_is_written() {
     assert_eq!(code, Some(1), "{said}");
     assert_both_places(&said, "the admin socket", 2, 6);
     assert_both_places(&machine.start_fails(&setup), "the admin socket", 2, 6);
+}
+
+#[test]
+fn who_listens_at_a_path_is_named() {
+    let machine = Machine::shared();
+    let a = Backend::echo();
+    let setup = Setup::new();
+    let (taken, other) = (setup.directory().join("taken.sock"), setup.directory().join("other.sock"));
+    let _listener = UnixListener::bind(&taken).expect("a path");
+    let directory = setup.directory().to_owned();
+    let setup = setup.variable("RUNTIME_DIRECTORY", directory.display());
+    let balancer = machine.start(setup.listen(unix(&other)).backend("a", a.address));
+    balancer.edit(&unix(&other), &unix(&taken));
+    let said = balancer.reload_refused();
+    assert!(said.contains(&format!("process {} listens there", std::process::id())), "{said}");
+    // The admin socket's path where the file names none.
+    let text = balancer.configuration();
+    let line = text.lines().find(|line| line.starts_with("admin:")).expect("a line for the admin socket").to_owned();
+    balancer.configure(&text.replace(&line, "").replace(&unix(&taken), &unix(&balancer.socket())));
+    let said = balancer.reload_refused();
+    assert!(said.contains("this process listens there itself") && said.contains("the admin socket"), "{said}");
+    balancer.stop();
 }
 
 #[test]
