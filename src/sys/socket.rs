@@ -87,6 +87,7 @@ pub enum ListensAt {
 impl std::fmt::Display for ListensAt {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            Self::Tcp { address, dual_stack: true } => write!(f, "{address} (dual-stack)"),
             Self::Tcp { address, .. } => write!(f, "{address}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::Other(name) => f.write_str(name),

@@ -12,7 +12,7 @@ use crate::config::Listen;
 use crate::control::listeners::{Inherited, listeners};
 use crate::messages::Listener;
 use crate::sys::channel::Channel;
-use crate::sys::socket;
+use crate::sys::socket::{self, ListensAt};
 
 /// Whose sockets they are.
 #[derive(Debug, Serialize, Deserialize)]
@@ -52,7 +52,11 @@ impl HandedOver {
     pub(super) fn send(&self, channel: &Channel) -> io::Result<()> {
         for listener in &self.passed {
             let socket = listener.socket.as_fd();
-            let listen = socket::listening_at(socket).map(|at| at.to_string()).unwrap_or_default();
+            // Only versions before this one look at it.
+            let listen = match socket::listening_at(socket) {
+                Some(ListensAt::Tcp { address, .. }) => address.to_string(),
+                other => other.map(|at| at.to_string()).unwrap_or_default(),
+            };
             let whose = Sockets::Service { service: String::new(), listen, passed: true, by_manager: true };
             send_message(channel, &Message::Sockets(whose), &[socket])?;
         }
