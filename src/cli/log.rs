@@ -3,6 +3,7 @@
 use std::io::Write as _;
 
 use env_logger::{Builder, Env};
+use jiff::Timestamp;
 use log::Level;
 
 /// Starts logging as `BALANCER_LOG` says; by default everything from `info` on.
@@ -12,7 +13,8 @@ pub(super) fn init() {
     if std::env::var_os("JOURNAL_STREAM").is_some() {
         builder.format(|line, record| writeln!(line, "<{}>{}", priority(record.level()), record.args()));
     } else {
-        builder.format_target(false);
+        builder
+            .format(|line, record| writeln!(line, "[{:.0} {:<5}] {}", Timestamp::now(), record.level(), record.args()));
     }
     builder.init();
 }

@@ -1,9 +1,9 @@
 //! Where a frame is drawn: texts into fields of a fixed width, so that nothing runs into its neighbour.
 
-use ratatui::buffer::Buffer;
-use ratatui::layout::Rect;
-use ratatui::style::{Color, Modifier, Style};
-use ratatui::text::Span;
+use ratatui_core::buffer::Buffer;
+use ratatui_core::layout::Rect;
+use ratatui_core::style::{Color, Modifier, Style};
+use ratatui_core::text::Span;
 
 use super::format;
 

@@ -1,8 +1,8 @@
 //! What is known of the chosen row, below the list.
 
 use jiff::Timestamp;
-use ratatui::layout::Rect;
-use ratatui::style::Style;
+use ratatui_core::layout::Rect;
+use ratatui_core::style::Style;
 
 use super::canvas::Canvas;
 use super::format::{bytes, clock, millis, number, spark, until};

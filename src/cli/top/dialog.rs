@@ -1,7 +1,7 @@
 //! What lies over the list: questions, answers and the help.
 
-use ratatui::layout::{Position, Rect};
-use ratatui::style::{Modifier, Style};
+use ratatui_core::layout::{Position, Rect};
+use ratatui_core::style::{Modifier, Style};
 
 use super::canvas::{Canvas, wrapped};
 use super::form::{DrainForm, Field};

@@ -1,7 +1,7 @@
 //! The last entries of the timeline, below everything else.
 
-use ratatui::layout::Rect;
-use ratatui::style::Style;
+use ratatui_core::layout::Rect;
+use ratatui_core::style::Style;
 
 use super::canvas::{Canvas, wrapped};
 use super::format::clock;

@@ -23,8 +23,8 @@ use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use ratatui::buffer::Buffer;
-use ratatui::layout::Rect;
+use ratatui_core::buffer::Buffer;
+use ratatui_core::layout::Rect;
 
 use self::canvas::Look;
 use self::model::Model;
@@ -106,7 +106,7 @@ fn print_once(target: &Target, interval: Duration) -> anyhow::Result<ExitCode> {
     draw::sheet(&screen, &mut buffer, Look { colours: false, ..look() });
     let mut text = String::new();
     for line in buffer.content.chunks(usize::from(width.max(1))) {
-        let line: String = line.iter().map(ratatui::buffer::Cell::symbol).collect();
+        let line: String = line.iter().map(ratatui_core::buffer::Cell::symbol).collect();
         text.push_str(line.trim_end());
         text.push('\n');
     }

@@ -1,6 +1,6 @@
 //! What is on the screen and what each key does to it: pure, it neither draws nor asks anybody.
 
-use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use ratatui_crossterm::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::form::{DrainForm, Field};
 use super::model::Model;

@@ -1,8 +1,8 @@
 //! The list: its columns, chosen by the width there is, and what each kind of row writes into them.
 
 use jiff::Timestamp;
-use ratatui::layout::Rect;
-use ratatui::style::{Modifier, Style};
+use ratatui_core::layout::Rect;
+use ratatui_core::style::{Modifier, Style};
 
 use super::canvas::Canvas;
 use super::format::{byte_rate, millis, number, rate, spark, until};

@@ -4,12 +4,14 @@ use std::io::{self, BufWriter, Stdout, stdout};
 use std::panic;
 use std::process;
 
-use ratatui::Terminal;
-use ratatui::backend::CrosstermBackend;
-use ratatui::crossterm::cursor::{Hide, Show};
-use ratatui::crossterm::execute;
-use ratatui::crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode};
-use ratatui::layout::{Position, Rect};
+use ratatui_core::layout::{Position, Rect};
+use ratatui_core::terminal::Terminal;
+use ratatui_crossterm::CrosstermBackend;
+use ratatui_crossterm::crossterm::cursor::{Hide, Show};
+use ratatui_crossterm::crossterm::execute;
+use ratatui_crossterm::crossterm::terminal::{
+    EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+};
 
 /// The exit code of a program that has panicked.
 const PANICKED: i32 = 101;
@@ -51,7 +53,7 @@ impl Ours {
     }
 
     /// To draw on.
-    pub(super) fn terminal(&mut self) -> &mut Terminal<impl ratatui::backend::Backend<Error = io::Error>> {
+    pub(super) fn terminal(&mut self) -> &mut Terminal<impl ratatui_core::backend::Backend<Error = io::Error>> {
         &mut self.0
     }
 }
