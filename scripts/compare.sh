@@ -38,7 +38,7 @@ The table goes to standard output as Markdown, progress to standard error. Needs
                    {dir} for an empty directory of its own. It runs as root, without network but these two
   --sessions N     sessions of the idle load                                            [4000]
   --pin            the peer on the first CPU, clients and servers on the others
-  --binary PATH    the balancer to measure      [target/release/balancer; built if missing]
+  --binary PATH    the balancer to measure      [target/dist/balancer; built if missing]
   --json FILE      also writes every single measurement and the summary to FILE
   --html FILE      also writes a report with plots to FILE, which needs no other file and no network
   --svg DIR        also writes the plots as pictures into DIR
@@ -168,13 +168,13 @@ if [[ -n $html$svg ]]; then needed+=(python3:python3); fi
 # The binary and oha are built first, as the user who called: root often has no Rust of its own.
 if [[ -n $needs_balancer ]]; then
   if [[ -z $binary ]]; then
-    binary=$root/target/release/balancer
+    binary=$root/target/dist/balancer
     if [[ ! -x $binary ]]; then
       command -v cargo >/dev/null || die "no $binary yet, and no cargo to build it; or name one with --binary"
       say "building $binary"
-      (cd "$root" && cargo build --release --locked >&2) || die "the release build failed"
+      (cd "$root" && cargo build --profile dist --locked >&2) || die "the build failed"
     elif [[ -n $(find "$root/src" "$root/Cargo.lock" -newer "$binary" -print -quit) ]]; then
-      say "note: the sources are newer than $binary; cargo build --release builds it again"
+      say "note: the sources are newer than $binary; cargo build --profile dist builds it again"
     fi
   fi
   [[ -x $binary ]] || die "cannot run $binary"

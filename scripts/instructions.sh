@@ -12,7 +12,7 @@ Usage: scripts/instructions.sh [--record]
 Counts with callgrind (valgrind) how many instructions one of each takes: a small exchange and a splice turn in the session's
 state machine, a deadline among 9,000, a pick among 1,000 backends by each algorithm. Compares with benches/instructions.tsv and
 exits with 1 where one has grown by more than 5 %. Installs valgrind where it is missing. Takes a few
-seconds after the release build, which takes a minute or more. scripts/check.sh runs it, too.
+seconds after the build (profile dist), which takes a minute or more. scripts/check.sh runs it, too.
 
   --record   writes what was counted to benches/instructions.tsv instead
 TEXT
@@ -27,9 +27,9 @@ case ${1:-} in
 esac
 install_missing valgrind:valgrind
 
-program=$(cargo bench --locked --bench instructions --no-run --message-format=json 2>/dev/null |
+program=$(cargo bench --locked --profile dist --bench instructions --no-run --message-format=json 2>/dev/null |
   sed -n 's/.*"name":"instructions".*"executable":"\([^"]*\)".*/\1/p')
-[[ -x $program ]] || die "the bench does not build: cargo bench --bench instructions --no-run"
+[[ -x $program ]] || die "the bench does not build: cargo bench --profile dist --bench instructions --no-run"
 
 # total WHAT TIMES: the instructions of the whole program.
 total() {

@@ -26,14 +26,14 @@ Loads:
 
 ADDRESS (IP:PORT) is a service of a balancer that runs, with HTTP servers behind it. Its process is asked for over the
 admin socket, if it is on this machine; of any other program name the process with --pid, or do without its costs.
-Without ADDRESS the release build of this balancer is started on loopback in front of two nginx servers, and ended afterwards.
+Without ADDRESS this balancer, built with the profile `dist`, is started on loopback in front of two nginx servers, and ended afterwards.
 
   --seconds S      length of a measurement, of each rate of latency       [10; soak: 600]
   --connections N  connections at once                                    [50; throughput: 4; idle: 4000]
   --rate N,N       requests a second of latency            [shares of the highest rate, found first]
   --path PATH      what is asked for            [/; throughput: /large, which must be worth a download]
   --workers N      of the balancer that is started                        [auto]
-  --binary FILE    the balancer to start                                  [target/release/balancer; built if missing]
+  --binary FILE    the balancer to start                                  [target/dist/balancer; built if missing]
   --socket PATH    the admin socket of the one that runs                  [as balancer status finds it]
   --pid PID        the process that has the costs, where that is no balancer
   --json FILE      also writes the result to FILE

@@ -3,7 +3,7 @@
 
 # find_running: the process behind the address, as far as it can be found.
 find_running() {
-  status_binary=$(command -v balancer || echo "$root/target/release/balancer")
+  status_binary=$(command -v balancer || echo "$root/target/dist/balancer")
   if [[ -n $pid ]]; then
     who="$(ps -o comm= -p "$pid") (process $pid)"
     socket='' status_binary=''
@@ -34,14 +34,14 @@ serves_address() {
   [[ $(ip route get "${host%]}" 2>/dev/null) == local\ * ]] && grep -qE "^        \"[^\"]*:${address##*:}\",?$" "$work/status.json"
 }
 
-# start_own: the release build in front of two nginx servers, on ports that are free.
+# start_own: this balancer in front of two nginx servers, on ports that are free.
 start_own() {
   if [[ -z $binary ]]; then
-    binary=$root/target/release/balancer
+    binary=$root/target/dist/balancer
     if [[ ! -x $binary ]]; then
       command -v cargo >/dev/null || die "no $binary yet, and no cargo to build it; or name one with --binary"
       say "building $binary"
-      (cd "$root" && cargo build --release --locked >&2) || die "the release build failed"
+      (cd "$root" && cargo build --profile dist --locked >&2) || die "the build failed"
     fi
   fi
   [[ -x $binary ]] || die "cannot run $binary"
