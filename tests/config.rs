@@ -68,6 +68,14 @@ fn every_valid_file_is_accepted_in_one_line() {
 }
 
 #[test]
+fn every_file_that_may_mean_something_else_is_accepted_with_exactly_these_warnings() {
+    assert!(compare("warned", "check", 0, |output| &output.stderr) >= 1);
+    // How many there are is said where a script looks, too.
+    let output = balancer(&root().join("tests/config/warned"), &["check", "--config", "escapes.yaml"]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "escapes.yaml: ok: 4 services, 4 backends, 2 warnings\n");
+}
+
+#[test]
 fn the_example_shows_the_defaults() {
     let example = config::load(&root().join("balancer.yaml")).expect("the example is valid");
     let minimal = config::load(&root().join("tests/config/valid/minimal.yaml")).expect("valid");

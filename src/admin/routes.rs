@@ -83,6 +83,9 @@ pub struct ReloadAnswer {
     pub generation: u64,
     /// What has changed, a line each.
     pub changes: Vec<String>,
+    /// What in the file may mean something else than its author thinks, a line each; none by a process of 0.1.0.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// Why nothing was applied, and what to do.
     pub error: Option<String>,
 }
@@ -232,10 +235,10 @@ async fn request_change(
     match request.uri().path() {
         RELOAD => {
             let ReloadRequest { force } = body(request).await?;
-            let Reply { result, generation, changes, error } =
+            let Reply { result, generation, changes, warnings, error } =
                 forward(requests, progress, |answer| AdminRequest::Reload { by, force, answer }).await?;
             let code = if result == Reloaded::Applied { StatusCode::OK } else { StatusCode::CONFLICT };
-            Ok(json(code, &ReloadAnswer { result: result.label().into(), generation, changes, error }))
+            Ok(json(code, &ReloadAnswer { result: result.label().into(), generation, changes, warnings, error }))
         }
         UPGRADE => {
             body::<UpgradeRequest>(request).await?;

@@ -15,11 +15,14 @@ pub(super) struct Arguments {
     config: ConfigFile,
 }
 
-/// Exits 0 when the file is valid, 1 when not.
+/// Exits 0 when the file is valid, also with warnings, 1 when not.
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     match arguments.config.load() {
         Ok(loaded) => {
-            warnings(&loaded).iter().for_each(|warning| eprintln!("warning: {warning}"));
+            if !loaded.warnings.is_empty() {
+                eprintln!("{}", loaded.warnings);
+            }
+            not_here(&loaded).iter().for_each(|warning| eprintln!("warning: {warning}"));
             say(&summary(&loaded));
             ExitCode::SUCCESS
         }
@@ -28,7 +31,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
 }
 
 /// Addresses that `run` could not listen on here and now. The file may be for another machine.
-fn warnings(loaded: &Loaded) -> Vec<String> {
+fn not_here(loaded: &Loaded) -> Vec<String> {
     let mut warnings = Vec::new();
     for service in loaded.config.services.iter().filter(|service| !service.freebind) {
         for listen in &service.listen {
@@ -48,10 +51,9 @@ fn warnings(loaded: &Loaded) -> Vec<String> {
 fn summary(loaded: &Loaded) -> String {
     let services = &loaded.config.services;
     let backends: usize = services.iter().map(|service| service.backends.len()).sum();
-    format!(
-        "{}: ok: {}, {}",
-        loaded.path.display(),
-        count(services.len() as u64, "service"),
-        count(backends as u64, "backend")
-    )
+    let mut parts = vec![count(services.len() as u64, "service"), count(backends as u64, "backend")];
+    if !loaded.warnings.is_empty() {
+        parts.push(count(loaded.warnings.len() as u64, "warning"));
+    }
+    format!("{}: ok: {}", loaded.path.display(), parts.join(", "))
 }

@@ -23,6 +23,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
+    loaded.warnings.lines().iter().for_each(|line| ::log::warn!("{line}"));
     let admin_socket = loaded.config.admin.socket.clone().unwrap_or_else(admin::default_socket);
     let source = ConfigFile::new(Some(loaded.path), Some(loaded.sha256));
     serve(Program { config: loaded.config, source, admin_socket, announce_sessions: false })

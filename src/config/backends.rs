@@ -9,7 +9,7 @@ use super::sections::{self, entries};
 use super::tree::{Node, Value, quoted};
 use super::{Backend, Weight, address};
 
-impl Reader {
+impl Reader<'_> {
     pub(super) fn backends(&mut self, node: &Node) -> Vec<Backend> {
         if matches!(&node.value, Value::Null) || matches!(&node.value, Value::Map(map) if map.is_empty()) {
             self.problem(node.place, "`backends` is empty: at least one backend is due");

@@ -8,13 +8,13 @@ use super::file::Reader;
 use super::report::did_you_mean;
 use super::sections;
 use super::tree::{Node, Value, quoted};
-use super::{ExpectProbe, Health, HttpProbe, Probe, WhenAllDown};
+use super::{Health, HttpProbe, Probe, WhenAllDown};
 use crate::duration;
 
 /// More probes in a row than anyone waits for.
 const MOST_IN_A_ROW: u32 = 100;
 
-impl Reader {
+impl Reader<'_> {
     pub(super) fn health(&mut self, node: &Node) -> Health {
         let section = self.section(node, &sections::HEALTH);
         let default = Health::default();
@@ -89,7 +89,7 @@ impl Reader {
                 let section = self.section(node, &sections::PROBE);
                 match (section.get("http"), section.get("expect")) {
                     (Some(node), None) => return self.http_probe(node),
-                    (None, Some(node)) => return self.expect_probe(node),
+                    (None, Some(node)) => return Probe::Expect(self.expect_probe(node)),
                     (Some(_), Some(_)) => "a probe is of one kind, `http` or `expect`".to_owned(),
                     // An unknown key has been said.
                     (None, None) if !map.is_empty() => return Probe::Tcp,
@@ -142,39 +142,6 @@ impl Reader {
             self.problem(node.place, what);
         }
         range
-    }
-
-    fn expect_probe(&mut self, node: &Node) -> Probe {
-        let section = self.section(node, &sections::EXPECT_PROBE);
-        let receive = match section.get("receive") {
-            Some(node) => {
-                let bytes = self.bytes(node);
-                if bytes.as_ref().is_some_and(Vec::is_empty) {
-                    self.problem(node.place, "`receive` is empty: every answer would pass");
-                }
-                bytes.unwrap_or_default()
-            }
-            None if matches!(node.value, Value::Map(_) | Value::Null) => {
-                self.missing(node.place, "`expect` has no `receive`: what should the answer contain?")
-            }
-            None => Vec::new(),
-        };
-        let send = section.get("send").and_then(|node| self.bytes(node)).unwrap_or_default();
-        Probe::Expect(ExpectProbe { send, receive })
-    }
-
-    fn bytes(&mut self, node: &Node) -> Option<Vec<u8>> {
-        if matches!(node.value, Value::Bool(_) | Value::Integer(_) | Value::Float(_)) {
-            self.problem(node.place, format!("a text is due here, found {}: put it in quotes", node.value.describe()));
-            return None;
-        }
-        self.parsed(node, "a text in quotes is due here", |text| {
-            let (most, length) = (ExpectProbe::LONGEST, text.len());
-            if length > most {
-                return Err(format!("at most {most} bytes are sent or expected, these are {length}"));
-            }
-            Ok(text.as_bytes().to_vec())
-        })
     }
 }
 

@@ -225,8 +225,9 @@ fn will_finish(sessions: u32) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::load::parse;
+    use super::super::load::understand;
     use super::*;
+    use std::path::Path;
 
     /// Five sessions with every service and backend.
     struct Five;
@@ -242,7 +243,7 @@ mod tests {
     }
 
     fn config(text: &str) -> Config {
-        parse(text).unwrap_or_else(|problems| panic!("{problems:?}"))
+        understand(Path::new("f"), text.as_bytes()).unwrap_or_else(|report| panic!("{report}")).config
     }
 
     fn between(old: &str, new: &str) -> Vec<String> {

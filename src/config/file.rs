@@ -28,22 +28,24 @@ const MAX_QUEUE: u32 = 1_000_000;
 /// No client waits longer for a place: an hour.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
-/// The configuration that the tree describes, or everything that is wrong with it.
-pub(super) fn read(root: &Node) -> Result<Config, Vec<Problem>> {
-    let mut reader = Reader::default();
+/// The configuration that the tree of a text describes, and everything that is wrong with it, or may be.
+pub(super) fn read(root: &Node, text: &str) -> (Config, Vec<Problem>) {
+    let mut reader = Reader { text, ..Reader::default() };
     let config = reader.file(root);
-    if reader.problems.is_empty() { Ok(config) } else { Err(reader.problems) }
+    (config, reader.problems)
 }
 
 /// Where addresses were taken, and what is wrong so far. A value that is wrong reads as its default: with a problem in the
 /// list the whole is never used.
 #[derive(Default)]
-pub(super) struct Reader {
+pub(super) struct Reader<'t> {
+    /// The text of the file, for what the tree does not tell.
+    pub(super) text: &'t str,
     pub(super) problems: Vec<Problem>,
     pub(super) taken: HashMap<Taken, (String, Place)>,
 }
 
-impl Reader {
+impl Reader<'_> {
     fn file(&mut self, root: &Node) -> Config {
         let section = self.section(root, &sections::FILE);
         let admin = self.admin(section.get("admin"));

@@ -22,6 +22,8 @@ pub struct Loaded {
     pub path: PathBuf,
     /// The SHA-256 of the file's bytes.
     pub sha256: [u8; 32],
+    /// What in the file may mean something else than its author thinks.
+    pub warnings: Report,
 }
 
 /// Reads and validates a configuration file; binds nothing and changes nothing.
@@ -34,30 +36,36 @@ pub fn load(path: &Path) -> Result<Loaded, Report> {
     understand(path, &bytes)
 }
 
-fn understand(path: &Path, bytes: &[u8]) -> Result<Loaded, Report> {
+pub(super) fn understand(path: &Path, bytes: &[u8]) -> Result<Loaded, Report> {
     let text = match std::str::from_utf8(bytes) {
         Ok(text) => text.strip_prefix('\u{feff}').unwrap_or(text),
         Err(error) => return Err(not_utf8(path, bytes, error.valid_up_to())),
     };
-    let config = parse(text).map_err(|problems| Report::new(path, text, problems))?;
-    Ok(Loaded { config, path: path.to_owned(), sha256: Sha256::digest(bytes).into() })
+    let (config, problems) = parse(text);
+    let usable = !problems.iter().any(Problem::is_error);
+    let report = Report::new(path, text, problems);
+    match config.filter(|_| usable) {
+        Some(config) => {
+            Ok(Loaded { config, path: path.to_owned(), sha256: Sha256::digest(bytes).into(), warnings: report })
+        }
+        None => Err(report),
+    }
 }
 
-pub(super) fn parse(text: &str) -> Result<Config, Vec<Problem>> {
-    let (root, second) = tree::parse(text).map_err(|problem| vec![problem])?;
+/// What a text says, as far as it can be read, and everything that is wrong with it, or may be. With an error among that the
+/// configuration must not be used.
+fn parse(text: &str) -> (Option<Config>, Vec<Problem>) {
+    let (root, second) = match tree::parse(text) {
+        Ok(parsed) => parsed,
+        Err(problem) => return (None, vec![problem]),
+    };
     if matches!(root.value, Value::Null) {
         let what = "the file is empty: `services` with at least one service is due";
-        return Err(vec![Problem::new(Place::START, what)]);
+        return (None, vec![Problem::new(Place::START, what)]);
     }
-    let config = file::read(&root);
-    match second {
-        None => config,
-        Some(second) => {
-            let mut problems = config.err().unwrap_or_default();
-            problems.push(second);
-            Err(problems)
-        }
-    }
+    let (config, mut problems) = file::read(&root, text);
+    problems.extend(second);
+    (Some(config), problems)
 }
 
 /// The file's bytes, or why they cannot be had.

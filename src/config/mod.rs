@@ -9,6 +9,7 @@ mod foreign_names;
 mod health;
 mod load;
 mod path_identity;
+mod probe_bytes;
 mod report;
 mod sections;
 mod tree;

@@ -1,4 +1,4 @@
-//! Everything that is wrong with a file, each with its place, the line and a caret.
+//! Everything that is wrong with a file, or may be, each with its place, the line and a caret.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -7,6 +7,8 @@ use super::tree::quoted;
 
 /// More errors than anyone corrects in one go are counted, not shown.
 const SHOWN: usize = 500;
+/// Warnings that a log or an answer gets; the rest is counted.
+const LINES: usize = 100;
 
 /// A line and a column of the file, both counted from 1, the column in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,26 +22,55 @@ impl Place {
     pub(super) const START: Self = Self { line: 1, column: 1 };
 }
 
-/// One thing that is wrong.
-#[derive(Debug, PartialEq, Eq)]
+/// Whether a file with this problem can be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Severity {
+    /// It cannot.
+    Error,
+    /// It can, but it may mean something else than its author thinks.
+    Warning,
+}
+
+/// One thing that is wrong, or may be.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Problem {
     /// `None`: the file as a whole.
     place: Option<Place>,
+    severity: Severity,
     what: String,
 }
 
 impl Problem {
+    /// An error.
     pub(super) fn new(place: Place, what: impl Into<String>) -> Self {
-        Self { place: Some(place), what: what.into() }
+        Self { place: Some(place), severity: Severity::Error, what: what.into() }
+    }
+
+    /// A warning: the file is used all the same.
+    pub(super) fn warning(place: Place, what: impl Into<String>) -> Self {
+        Self { place: Some(place), severity: Severity::Warning, what: what.into() }
     }
 
     pub(super) fn of_file(what: impl Into<String>) -> Self {
-        Self { place: None, what: what.into() }
+        Self { place: None, severity: Severity::Error, what: what.into() }
+    }
+
+    /// Whether a file that has it cannot be used.
+    pub(super) fn is_error(&self) -> bool {
+        self.severity == Severity::Error
+    }
+
+    /// `FILE:LINE:COLUMN: what`; a warning says so.
+    fn line(&self, path: &Path) -> String {
+        let place = self.place.map_or_else(String::new, |place| format!(":{}:{}", place.line, place.column));
+        let severity = if self.is_error() { "" } else { "warning: " };
+        format!("{}{place}: {severity}{}", path.display(), self.what)
     }
 }
 
-/// All that is wrong with a configuration file; never empty. Displays as one block of lines an error.
-#[derive(Debug)]
+/// All that is wrong with a configuration file, or may be: of a file that can be used, its warnings, if it has any. Displays as one
+/// block of lines a problem.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Report {
     path: PathBuf,
     text: String,
@@ -52,7 +83,39 @@ impl Report {
         problems.sort_by_key(|problem| problem.place);
         // What stands behind an anchor is read once for each alias.
         problems.dedup();
-        Self { path: path.to_owned(), text: text.to_owned(), problems }
+        // Warnings must not hide the errors.
+        if problems.len() > SHOWN && problems.iter().any(Problem::is_error) {
+            problems.retain(Problem::is_error);
+        }
+        let text = if problems.is_empty() { String::new() } else { text.to_owned() };
+        Self { path: path.to_owned(), text, problems }
+    }
+
+    /// How many problems there are.
+    pub fn len(&self) -> usize {
+        self.problems.len()
+    }
+
+    /// Nothing is wrong.
+    pub fn is_empty(&self) -> bool {
+        self.problems.is_empty()
+    }
+
+    /// A line for each problem, without the line of the file: for a log. Of very many the rest is counted.
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines: Vec<_> = self.problems.iter().take(LINES).map(|problem| problem.line(&self.path)).collect();
+        if self.len() > LINES {
+            lines.push(format!(
+                "{}: {} warnings more: `balancer check` has them",
+                self.path.display(),
+                self.len() - LINES
+            ));
+        }
+        lines
+    }
+
+    fn errors(&self) -> usize {
+        self.problems.iter().filter(|problem| problem.is_error()).count()
     }
 
     /// One line for the end of a command's output, where the command may name another file: why it failed and what to do.
@@ -72,8 +135,8 @@ impl Report {
             [Problem { place: None, .. }] => format!(
                 "no configuration was read: put a readable one at {path} and try again, or start anew with --config FILE"
             ),
-            [_] => format!("an error in {path}: correct it and try again"),
-            problems => format!("{} errors in {path}: correct them and try again", problems.len()),
+            _ if self.errors() == 1 => format!("an error in {path}: correct it and try again"),
+            _ => format!("{} errors in {path}: correct them and try again", self.errors()),
         }
     }
 }
@@ -83,20 +146,18 @@ impl std::error::Error for Report {}
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lines: Vec<&str> = self.text.lines().collect();
-        let path = self.path.display();
-        for (nth, Problem { place, what }) in self.problems.iter().enumerate() {
+        for (nth, problem) in self.problems.iter().enumerate() {
             if nth == SHOWN {
-                return write!(f, "\nand {} errors more", self.problems.len() - SHOWN);
+                let kind = if self.errors() == 0 { "warnings" } else { "errors" };
+                return write!(f, "\nand {} {kind} more", self.problems.len() - SHOWN);
             }
             if nth > 0 {
                 writeln!(f)?;
             }
-            let Some(place) = place else {
-                write!(f, "{path}: {what}")?;
-                continue;
-            };
-            write!(f, "{path}:{}:{}: {what}", place.line, place.column)?;
-            if let Some(line) = lines.get(place.line - 1) {
+            f.write_str(&problem.line(&self.path))?;
+            if let Some(place) = problem.place
+                && let Some(line) = lines.get(place.line - 1)
+            {
                 let (shown, caret) = excerpt(line, place.column - 1);
                 write!(f, "\n    {shown}\n    {caret}")?;
             }

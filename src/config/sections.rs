@@ -54,8 +54,9 @@ pub(super) const HEALTH: Kind = Kind {
 pub(super) const PROBE: Kind = Kind { name: "`probe`", keys: &["http", "expect"] };
 pub(super) const HTTP_PROBE: Kind = Kind { name: "`http`", keys: &["path", "host", "status"] };
 pub(super) const EXPECT_PROBE: Kind = Kind { name: "`expect`", keys: &["send", "receive"] };
+pub(super) const PROBE_BYTES: Kind = Kind { name: "`send` or `receive`", keys: &["hex"] };
 pub(super) const QUEUE: Kind = Kind { name: "`queue`", keys: &["size", "timeout"] };
-const KINDS: [&Kind; 12] = [
+const KINDS: [&Kind; 13] = [
     &FILE,
     &ADMIN,
     &RELOAD,
@@ -65,6 +66,7 @@ const KINDS: [&Kind; 12] = [
     &PROBE,
     &HTTP_PROBE,
     &EXPECT_PROBE,
+    &PROBE_BYTES,
     &CONNECT,
     &TIMEOUTS,
     &QUEUE,

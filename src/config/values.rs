@@ -26,9 +26,14 @@ pub(super) enum Taken {
     Path(PathIdentity),
 }
 
-impl Reader {
+impl Reader<'_> {
     pub(super) fn problem(&mut self, place: Place, what: impl Into<String>) {
         self.problems.push(Problem::new(place, what));
+    }
+
+    /// Notes what may mean something else than the author thinks: `check` prints it, `run` and a reload log it, and the file is used.
+    pub(super) fn warn(&mut self, place: Place, what: impl Into<String>) {
+        self.problems.push(Problem::warning(place, what));
     }
 
     /// The problem of a required list that is not there.

@@ -37,6 +37,15 @@ pub(super) struct Ask {
     pub(super) answer: Option<oneshot::Sender<Reply>>,
 }
 
+/// What an applied file comes to, a line each.
+#[derive(Debug, Default)]
+struct Applied {
+    /// What has changed.
+    changes: Vec<String>,
+    /// What in the file may mean something else than its author thinks.
+    warnings: Vec<String>,
+}
+
 /// The file that a request has brought, or why it cannot be used.
 pub(super) type Read = Result<Loaded, String>;
 
@@ -181,9 +190,9 @@ impl Control {
         }
     }
 
-    /// Applies a configuration. Whatever can fail comes first and changes nothing. Answers what has changed.
-    fn apply(&mut self, loaded: Loaded, force: bool) -> Result<Vec<String>, (Reloaded, String)> {
-        let Loaded { config, path, sha256 } = loaded;
+    /// Applies a configuration. Whatever can fail comes first and changes nothing.
+    fn apply(&mut self, loaded: Loaded, force: bool) -> Result<Applied, (Reloaded, String)> {
+        let Loaded { config, path, sha256, warnings } = loaded;
         let old = &self.parts.config;
         let refused = |why| (Reloaded::Refused, why);
         let failed = |why: &dyn std::fmt::Display| (Reloaded::Failed, why.to_string());
@@ -229,7 +238,7 @@ impl Control {
         }
         self.wake_workers(true);
         self.save_and_watch(None);
-        Ok(changes)
+        Ok(Applied { changes, warnings: warnings.lines() })
     }
 
     /// Prepares the administration interface where it changes, or where somebody has removed its socket. Answers whether there is
@@ -253,11 +262,11 @@ impl Control {
     }
 
     /// Says what became of a reload: to the log, to the status, and to who asked.
-    fn answer(&self, ask: Ask, outcome: Result<Vec<String>, (Reloaded, String)>) {
+    fn answer(&self, ask: Ask, outcome: Result<Applied, (Reloaded, String)>) {
         let generation = self.parts.fleet.table().load().generation;
-        let (result, changes, error) = match outcome {
-            Ok(changes) => (Reloaded::Applied, changes, None),
-            Err((result, why)) => (result, Vec::new(), Some(why)),
+        let (result, Applied { changes, warnings }, error) = match outcome {
+            Ok(applied) => (Reloaded::Applied, applied, None),
+            Err((result, why)) => (result, Applied::default(), Some(why)),
         };
         self.parts.running.note(result, error.clone());
         match &error {
@@ -270,6 +279,7 @@ impl Control {
                 self.record(Kind::Reload, Some(&ask.by), format!("reloaded: generation {generation}"));
                 changes.iter().take(RECORDED).for_each(|line| self.record(Kind::Reload, Some(&ask.by), line));
                 changes.iter().take(LINES).for_each(|line| log::info!("{line}"));
+                warnings.iter().for_each(|line| log::warn!("{line}"));
                 let shown =
                     if changes.len() > LINES { format!(", the first {LINES} are above") } else { String::new() };
                 log::info!("reloaded: generation {generation}, {} changes{shown}", changes.len());
@@ -277,7 +287,7 @@ impl Control {
         }
         if let Some(answer) = ask.answer {
             // Who does not wait any more does not want to know.
-            let _ = answer.send(Reply { result, generation, changes, error });
+            let _ = answer.send(Reply { result, generation, changes, warnings, error });
         }
     }
 }

@@ -95,6 +95,8 @@ pub struct Reply {
     pub generation: u64,
     /// What has changed, a line each; empty where nothing has.
     pub changes: Vec<String>,
+    /// What in the file may mean something else than its author thinks, a line each.
+    pub warnings: Vec<String>,
     /// Why nothing was applied, and what to do: one line, or several where the file has errors.
     pub error: Option<String>,
 }

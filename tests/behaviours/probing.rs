@@ -314,3 +314,35 @@ fn a_thousand_backends_that_swallow_connects_cost_a_descriptor_each_at_most_and_
     assert!(timed_out() >= 3, "they are asked on");
     balancer.stop();
 }
+
+#[test]
+fn a_probe_sends_and_expects_the_bytes_that_hexadecimal_digits_mean() {
+    let machine = Machine::shared();
+    // A server that reads the greeting byte by byte and answers what is no text.
+    let server = Backend::new(|mut stream| {
+        let mut greeting = [0; 8];
+        if stream.read_exact(&mut greeting).is_ok() && greeting == [0, 0, 0, 8, 4, 0xd2, 0x16, 0x2f] {
+            let _ = stream.write_all(&[0x00, 0xd2, 0xff]);
+        }
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let probe = |send: &str, receive: &str| {
+        format!(
+            "health: {{ probe: {{ expect: {{ send: {send}, receive: {receive} }} }}, interval: 500ms, timeout: 500ms }}"
+        )
+    };
+    let (send, answer) = (r#"{ hex: "00 00 00 08 04 d2 16 2f" }"#, r#"{ hex: d2ff }"#);
+    let setup = Setup::new().backend("a", server.address).setting(&probe(send, answer));
+    // The same as a text: the escape is a character, which is two bytes.
+    let text = setup.service("text").backend("a", server.address).setting(&probe(r#""\0\0\0\b\x04\xd2\x16/""#, answer));
+    let balancer = machine.start(text);
+    balancer.await_state("/services/web/backends/a/state", "up");
+    balancer.await_state("/services/text/backends/a/state", "down");
+    let warned = r"`\xd2` is the character U+00D2, which is two bytes, C3 92: if the byte D2 is meant, write { hex: ";
+    balancer.await_logged(warned);
+    // A reload says it to those who ask for it, too.
+    let (code, out, err) = balancer.command(&["reload"]);
+    assert_eq!((code, &*out), (Some(0), "nothing has changed\nreloaded: generation 2\n"));
+    assert!(err.contains(": warning: ") && err.contains(warned) && err.contains("00 00 00 08 04 d2 16 2f"), "{err}");
+    balancer.stop();
+}

@@ -248,7 +248,13 @@ fn a_reload_is_passed_on_and_its_outcome_answered() {
     for (result, code) in [(Reloaded::Applied, "200"), (Reloaded::Refused, "409")] {
         let force = result == Reloaded::Applied;
         let error = (!force).then(|| "the guard".to_owned());
-        let reply = Reply { result, generation: 7, changes: vec!["web: less".into()], error };
+        let reply = Reply {
+            result,
+            generation: 7,
+            changes: vec!["web: less".into()],
+            warnings: vec!["f:1:2: warning: x".into()],
+            error,
+        };
         let answered = std::thread::scope(|scope| {
             let requests = &mut requests;
             scope.spawn(move || {
@@ -263,6 +269,7 @@ fn a_reload_is_passed_on_and_its_outcome_answered() {
         assert_eq!(answered.0, code);
         assert_eq!((&answered.1["generation"], &answered.1["changes"]), (&json!(7), &json!(["web: less"])));
         assert_eq!(answered.1["result"], json!(result.label()));
+        assert_eq!(answered.1["warnings"], json!(["f:1:2: warning: x"]));
     }
     let (code, refusal) = post("{\"froce\":true}");
     assert!(code == "400" && refusal["error"].as_str().unwrap().contains("froce"), "{code} {refusal}");

@@ -119,7 +119,15 @@ fn its_end_waits_for_who_has_asked_and_for_nobody_else() {
         assert_eq!(rest, b"");
     }
     assert!(!end.is_finished(), "one has asked and is waited for");
-    answer.send(Reply { result: Reloaded::Applied, generation: 7, changes: Vec::new(), error: None }).unwrap();
+    answer
+        .send(Reply {
+            result: Reloaded::Applied,
+            generation: 7,
+            changes: Vec::new(),
+            warnings: Vec::new(),
+            error: None,
+        })
+        .unwrap();
     let mut answer = String::new();
     asked.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
