@@ -1,6 +1,6 @@
 //! Whether the configuration file is still what runs. It is looked at on a thread of its own, because a disk can hang.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{Mutex, oneshot};
 use tokio::time::timeout;
 
+use crate::observe::regular_file;
 use crate::observe::running::ConfigFile;
 
 /// Who asks waits no longer for the disk: what is asked is the status of the process.
@@ -51,17 +52,15 @@ impl Disk {
 }
 
 fn sha256_of(path: &Path) -> io::Result<[u8; 32]> {
-    // FirstSpeaker something that is not a file (a FIFO) could block.
-    if !fs::metadata(path)?.is_file() {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
     let mut text = Vec::new();
-    File::open(path)?.take(LONGEST_FILE).read_to_end(&mut text)?;
+    regular_file::open(path, File::options().read(true))?.take(LONGEST_FILE).read_to_end(&mut text)?;
     Ok(Sha256::digest(&text).into())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[tokio::test]

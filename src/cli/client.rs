@@ -35,14 +35,18 @@ pub(super) struct Target {
 
 impl Target {
     /// A balancer whose socket is known.
-    #[cfg(test)]
     pub(super) fn at(socket: &Path) -> Self {
         Self { socket: Some(socket.into()) }
     }
 
+    /// The socket that a person names: by the option, or by the environment.
+    pub(super) fn named(&self) -> Option<PathBuf> {
+        let variable = env::var_os("BALANCER_SOCKET").filter(|path| !path.is_empty());
+        self.socket.clone().or(variable.map(PathBuf::from))
+    }
+
     fn socket(&self) -> PathBuf {
-        let named = self.socket.clone().or_else(|| env::var_os("BALANCER_SOCKET").map(PathBuf::from));
-        named.filter(|path| !path.as_os_str().is_empty()).unwrap_or_else(|| {
+        self.named().unwrap_or_else(|| {
             // Root may run a demo, which listens where a user's would; a user may be of the group of root's balancer.
             let places = [admin::default_socket(), admin::user_socket(), admin::SYSTEM_SOCKET.into()];
             places.iter().find(|path| path.exists()).unwrap_or(&places[0]).clone()

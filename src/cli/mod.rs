@@ -18,7 +18,6 @@ mod upgrade;
 mod whatif;
 
 use std::convert::Infallible;
-use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -185,16 +184,25 @@ fn misplaced(file: &str) -> Result<Infallible, String> {
 impl ConfigFile {
     /// Reads and validates the file; when it is wrong, says so on standard error, all errors first and what to do last.
     fn load(&self) -> Result<Loaded, ExitCode> {
-        let path = self.resolve(std::env::var_os("BALANCER_CONFIG"));
+        let path = self.resolve();
         config::load(&path).map_err(|report| {
             eprintln!("{report}\nerror: {}", report.conclusion_at_start());
             ExitCode::FAILURE
         })
     }
 
-    fn resolve(&self, variable: Option<OsString>) -> PathBuf {
-        let variable = variable.filter(|path| !path.is_empty()).map(PathBuf::from);
-        self.path.clone().or(variable).unwrap_or_else(|| DEFAULT_CONFIG.into())
+    /// Whether a person names a file: by the option, or by the environment.
+    fn is_named(&self) -> bool {
+        self.named().is_some()
+    }
+
+    fn named(&self) -> Option<PathBuf> {
+        let variable = std::env::var_os("BALANCER_CONFIG").filter(|path| !path.is_empty());
+        self.path.clone().or(variable.map(PathBuf::from))
+    }
+
+    fn resolve(&self) -> PathBuf {
+        self.named().unwrap_or_else(|| DEFAULT_CONFIG.into())
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use jiff::{SignedDuration, Timestamp};
 
 use super::client::Target;
@@ -17,7 +17,8 @@ use crate::observe::timeline::{EVENTS, Event, file};
 
 /// Show what happened and when: the incident timeline
 ///
-/// Where no balancer runs, the file in its state directory is read.
+/// Where no balancer runs, the file in its state directory is read, unless --socket or $BALANCER_SOCKET names the balancer. With --config
+/// the balancer is asked whose file that is.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// How far back
@@ -64,31 +65,53 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// From whom there is.
+/// From the balancer that is meant, or from the file that it has left; never from another one's.
 fn events(arguments: &Arguments, since: Timestamp) -> anyhow::Result<Vec<Event>> {
     if let Some(directory) = &arguments.state {
         return read(directory, since);
     }
-    let path = format!("/v1/timeline?since={}&limit={EVENTS}", duration::format(arguments.since));
-    match arguments.target.reach(&path) {
-        Ok(answer) => answer
-            .and_then(|answer| Ok(serde_json::from_slice::<TimelineAnswer>(&answer)?.events))
-            .context("this timeline is of another version of balancer: use the program that is running"),
+    if arguments.target.named().is_some() {
+        return ask(arguments, &arguments.target)?
+            .map_err(|error| anyhow!("{error:#}; no file is read in its place, --state names one's directory"));
+    }
+    let config = configuration(arguments)?;
+    let named = config.as_ref().filter(|_| arguments.config.is_named());
+    let socket = named.and_then(|config| config.admin.socket.as_deref()).map(Target::at);
+    match ask(arguments, socket.as_ref().unwrap_or(&arguments.target))? {
+        Ok(events) => Ok(events),
         Err(error) => {
             eprintln!("{error:#}");
-            let directory = directory(arguments);
+            let directory = config.and_then(|config| config.state).unwrap_or_else(|| Config::STATE.into());
             let events = read(&directory, since).context("no file either; name a directory with --state")?;
-            eprintln!("this is what the last one left in {}", directory.display());
+            eprintln!("this is what is on disk in {}", directory.display());
             Ok(events)
         }
     }
 }
 
-/// Where the last balancer kept it.
-fn directory(arguments: &Arguments) -> PathBuf {
-    let named = arguments.config.resolve(std::env::var_os("BALANCER_CONFIG"));
-    let loaded = config::load(&named).ok().and_then(|loaded| loaded.config.state);
-    loaded.unwrap_or_else(|| Config::STATE.into())
+/// What a balancer answers; the inner error: nobody can be asked.
+fn ask(arguments: &Arguments, target: &Target) -> anyhow::Result<anyhow::Result<Vec<Event>>> {
+    let path = format!("/v1/timeline?since={}&limit={EVENTS}", duration::format(arguments.since));
+    match target.reach(&path) {
+        Ok(answer) => answer
+            .and_then(|answer| Ok(serde_json::from_slice::<TimelineAnswer>(&answer)?.events))
+            .context("this timeline is of another version of balancer: use the program that is running")
+            .map(Ok),
+        Err(error) => Ok(Err(error)),
+    }
+}
+
+/// The configuration that is meant; `None`: nobody names one, and there is none at the default place.
+fn configuration(arguments: &Arguments) -> anyhow::Result<Option<Config>> {
+    let path = arguments.config.resolve();
+    if !arguments.config.is_named() && !path.exists() {
+        return Ok(None);
+    }
+    let loaded = config::load(&path);
+    loaded.map(|loaded| Some(loaded.config)).map_err(|report| {
+        eprintln!("{report}");
+        anyhow!("{} does not say where the timeline is: mend it, or name a directory with --state", path.display())
+    })
 }
 
 fn read(directory: &std::path::Path, since: Timestamp) -> anyhow::Result<Vec<Event>> {
@@ -119,7 +142,8 @@ mod tests {
             target: Target::at(&socket),
         };
         let told = || events(&arguments, Timestamp::MIN);
-        assert_eq!(told().unwrap(), [], "the file is read where nobody can be asked");
+        let said = format!("{:#}", told().unwrap_err());
+        assert!(said.contains("no balancer at") && said.contains("no file is read in its place"), "{said}");
         let serving = answering(&socket, &[("200 OK", "{}"), ("404 Not Found", "nothing here")]);
         for cause in ["missing field `events`", "404 Not Found"] {
             let said = format!("{:#}", told().unwrap_err());

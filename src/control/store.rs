@@ -4,7 +4,6 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -17,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::probe::Target;
 use crate::config;
 use crate::observe::condition::Drain;
+use crate::observe::regular_file;
 use crate::observe::writer_thread::{PATIENCE, WriterThread};
 
 /// The file's name in the state directory.
@@ -141,12 +141,9 @@ impl StateDirectory {
     }
 }
 
-/// A file's bytes, if it is one: of a FIFO or a device none, or no end, would come.
+/// A file's bytes.
 fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
-    }
+    let file = regular_file::open(path, File::options().read(true))?;
     let mut text = Vec::new();
     file.take(LONGEST).read_to_end(&mut text)?;
     Ok(text)

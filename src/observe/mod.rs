@@ -23,6 +23,7 @@ pub mod access_log;
 pub mod condition;
 pub mod counters;
 pub mod redundancy;
+pub(crate) mod regular_file;
 pub mod running;
 pub mod timeline;
 pub(crate) mod writer_thread;

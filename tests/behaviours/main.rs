@@ -39,6 +39,7 @@ mod seeing;
 mod start;
 mod stop;
 mod storms;
+mod timeline;
 mod top;
 mod unix_sockets;
 mod upgrade;

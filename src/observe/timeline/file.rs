@@ -1,7 +1,7 @@
 //! The timeline's file: a preallocated ring of fixed records, each with a number and a checksum. A record that was cut short by
 //! a crash is known by its checksum and passed over; a full disk takes nothing from what is allocated already.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
 use super::{EVENTS, Event};
+use crate::observe::regular_file;
 
 /// The file's name in the state directory.
 pub const NAME: &str = "timeline";
@@ -36,7 +37,9 @@ impl Ring {
     pub(super) fn open(directory: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(directory)?;
         let path = directory.join(NAME);
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o640).open(path)?;
+        let mut options = File::options();
+        options.read(true).write(true).create(true).truncate(false).mode(0o640);
+        let file = regular_file::open(&path, &mut options)?;
         Ok(Self { file, next: 0 })
     }
 
@@ -91,7 +94,7 @@ impl Ring {
 /// # Errors
 /// There is none, or it may not be read.
 pub fn read(directory: &Path) -> io::Result<Vec<Event>> {
-    let file = File::open(directory.join(NAME))?;
+    let file = regular_file::open(&directory.join(NAME), File::options().read(true))?;
     Ok(read_all(&file)?.into_iter().map(|(_, event)| event).collect())
 }
 
