@@ -8,7 +8,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::BindError;
 
 /// Connections that the kernel holds ready to be accepted.
-const BACKLOG: i32 = 64;
+const BACKLOG: i32 = 1024;
 
 /// Binds the TCP listener; clients that come before it is served wait.
 ///

@@ -1,6 +1,7 @@
 //! The administration interface: HTTP/1.1 on a Unix socket, and read-only on TCP where that is asked for. It is served by a
 //! thread of its own, so that a slow client delays nobody.
 
+mod connections;
 mod disk;
 mod endpoints;
 #[cfg(test)]
@@ -17,24 +18,18 @@ pub mod status;
 mod tests;
 mod view;
 
-use std::convert::Infallible;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener as UnixStdListener;
 use std::path::Path;
-use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
+use self::connections::{Connections, Terms};
 pub use self::disk::Disk;
 pub use self::endpoints::{Endpoints, Location, Sockets};
 pub use self::http::bind as bind_http;
@@ -47,21 +42,19 @@ pub use self::view::View;
 use crate::messages::AdminRequests;
 use crate::sys::unix::SocketFile;
 
-/// Connections served at once, by the Unix socket and by the TCP listener each; more wait to be accepted.
+/// Connections open at once, on the Unix socket and on the TCP listener each. One more takes the place of the oldest one: whoever
+/// holds connections open and says nothing locks nobody out.
 const CONNECTIONS: usize = 64;
+
+/// The time for a request's head.
+const HEAD: Duration = Duration::from_secs(2);
 
 /// A connection carries one request, and this is the time for all of it: a client that is slow to send or to read is cut off.
 /// While it waits for what it has ordered, the time is not the client's fault.
 const EXCHANGE: Duration = Duration::from_secs(5);
 
-/// The longest request line with all its headers, in bytes.
-const LONGEST_HEAD: usize = 16 << 10;
-
 /// At the end of the process: who has asked and takes no answer for so long gets none.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
-
-/// After a failed accept (no descriptor left): long enough not to spin, short enough not to be noticed.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The administration socket, bound but not served yet: clients that come now wait.
 #[derive(Debug)]
@@ -144,16 +137,15 @@ impl Server {
         };
         let ((begin, begun), (stop, stopped)) = (oneshot::channel(), oneshot::channel());
         let (end, mut ended) = watch::channel(());
+        let terms = Terms { view, most: connections, head: HEAD, exchange, ended: ended.clone() };
         let thread = std::thread::Builder::new().name("admin".into()).spawn(move || {
             runtime.block_on(async {
                 if begun.await.is_err() {
                     return;
                 }
-                // Permits of their own, so that a flood on TCP cannot lock the socket out.
-                let permits = || Arc::new(Semaphore::new(connections));
-                let endpoint =
-                    || Endpoint { view: Arc::clone(&view), permits: permits(), exchange, ended: ended.clone() };
-                let (local, remote) = (endpoint(), endpoint());
+                // Of their own, so that a flood on TCP takes no place of the socket's.
+                let connections = || Connections::new(terms.clone());
+                let (mut local, mut remote) = (connections(), connections());
                 let on_socket = local.accept(async || {
                     let (stream, _) = socket.accept().await?;
                     let by = peer_user::of(&stream);
@@ -171,13 +163,12 @@ impl Server {
                     _ = stopped => {}
                 }
                 // Those who are being answered: among them may be who has asked for the end.
-                let answered = local.permits.acquire_many(u32::try_from(connections).unwrap_or(u32::MAX));
                 let last = async {
                     let _ = ended.changed().await;
                     tokio::time::sleep(LAST_ANSWERS).await;
                 };
                 tokio::select! {
-                    _ = tokio::time::timeout(exchange, answered) => {}
+                    _ = tokio::time::timeout(terms.exchange, local.finish()) => {}
                     () = last => {}
                 }
             });
@@ -242,98 +233,4 @@ impl Drop for Serving {
         drop(self.end.take());
         self.join();
     }
-}
-
-/// One of the two sockets that the interface answers on.
-#[derive(Clone)]
-struct Endpoint {
-    view: Arc<View>,
-    /// Connections that may be open at once.
-    permits: Arc<Semaphore>,
-    exchange: Duration,
-    /// When the other end is dropped, nobody is waited for who has not asked.
-    ended: watch::Receiver<()>,
-}
-
-/// How far a connection is.
-#[derive(Debug, Default)]
-struct Progress {
-    /// The request has been read.
-    asked: AtomicBool,
-    /// What it asks for is being done.
-    at_work: AtomicBool,
-}
-
-impl Endpoint {
-    async fn accept<S>(&self, next: impl AsyncFn() -> io::Result<(S, Access)>)
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let mut warned: Option<Instant> = None;
-        // The semaphore is never closed.
-        while let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await {
-            match next().await {
-                Ok((stream, access)) => {
-                    tokio::spawn(self.clone().serve_one(stream, access, permit));
-                }
-                Err(error) => {
-                    if warned.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
-                        log::warn!("the administration interface cannot accept a connection: {error}");
-                        warned = Some(Instant::now());
-                    }
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
-    }
-
-    /// Serves one connection, for as long as it may last. It keeps its permit until its connection is closed.
-    async fn serve_one<S>(mut self, stream: S, access: Access, _permit: OwnedSemaphorePermit)
-    where
-        S: AsyncRead + AsyncWrite + Unpin,
-    {
-        let progress = Progress::default();
-        let mut connection = pin!(serve_connection(stream, self.view, access, &progress));
-        // Too late, cut short, malformed: the client sees its connection end, nobody else has to know.
-        let in_time = async {
-            while tokio::time::timeout(self.exchange, &mut connection).await.is_err() {
-                if !progress.at_work.load(Ordering::Relaxed) {
-                    break;
-                }
-            }
-        };
-        let unasked = async {
-            let _ = self.ended.changed().await;
-            if progress.asked.load(Ordering::Relaxed) {
-                std::future::pending().await
-            }
-        };
-        tokio::select! {
-            // What has arrived by now is read first.
-            biased;
-            () = in_time => {}
-            () = unasked => {}
-        }
-    }
-}
-
-/// One request and its answer.
-async fn serve_connection<S>(
-    stream: S,
-    view: Arc<View>,
-    access: Access,
-    progress: &Progress,
-) -> Result<(), hyper::Error>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let service =
-        service_fn(|request| async { Ok::<_, Infallible>(routes::answer(&view, &access, request, progress).await) });
-    http1::Builder::new()
-        .timer(TokioTimer::new())
-        .keep_alive(false)
-        .half_close(true)
-        .max_buf_size(LONGEST_HEAD)
-        .serve_connection(TokioIo::new(stream), service)
-        .await
 }

@@ -14,9 +14,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
+use super::connections::Progress;
 use super::status::Status;
 use super::view::View;
-use super::{Progress, metrics, page, ready};
+use super::{metrics, page, ready};
 use crate::duration;
 use crate::messages::{AdminRequest, AdminRequests, Draining, Outcome, Reply};
 use crate::observe::condition::Purpose;

@@ -15,7 +15,7 @@ use crate::sys::unix::{self, Obstacle, SocketFile};
 const MODE: u32 = 0o660;
 
 /// Clients that may wait to be accepted.
-const BACKLOG: i32 = 128;
+const BACKLOG: i32 = 1024;
 
 /// The socket of a balancer that root runs.
 pub const SYSTEM_SOCKET: &str = "/run/balancer/admin.sock";
