@@ -141,6 +141,14 @@ impl Reader<'_> {
             );
             self.problem(node.place, what);
         }
+        // 101 ends an exchange of HTTP; after every other one below 200 the answer is still to come.
+        let is_final = |range: &RangeInclusive<u16>| *range.end() >= 200 || range.contains(&101);
+        if range.as_ref().is_some_and(|range| !is_final(range)) {
+            self.problem(
+                node.place,
+                "no answer has this status: what is below 200 comes before the answer, which decides",
+            );
+        }
         range
     }
 }

@@ -89,6 +89,29 @@ fn silence_a_reset_wrong_bytes_and_an_early_end_are_told_apart_from_what_was_exp
 }
 
 #[test]
+fn an_interim_answer_is_not_taken_for_the_answer() {
+    let machine = Machine::shared();
+    let hinting = |status: &'static str| {
+        Backend::new(move |mut stream| {
+            hear(stream);
+            let hints = "HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload; as=style\r\n\r\n";
+            for interim in ["HTTP/1.1 100 Continue\r\n\r\n", hints, hints] {
+                let _ = stream.write_all(interim.as_bytes());
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            answer(stream, status);
+        })
+    };
+    let (ill, well) = (hinting("503 Service Unavailable"), hinting("200 OK"));
+    let setup = Setup::new().backend("ill", ill.address).backend("well", well.address);
+    let health = "health: { probe: { http: { status: 100-399 } }, interval: 200ms, timeout: 200ms }";
+    let balancer = machine.start(setup.setting(health));
+    assert_fails(&balancer, "ill", "wrong_status", "status 503");
+    wait_until("the other one is up", PATIENCE, || state(&balancer, "well") == "up");
+    balancer.stop();
+}
+
+#[test]
 fn a_network_that_no_way_leads_to_is_unreachable_not_refused_and_not_a_fault_of_this_machine() {
     let machine = Machine::shared();
     let namespaces = Namespaces::new();

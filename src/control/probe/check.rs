@@ -12,11 +12,12 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::http;
 use crate::observe::counters::Probed;
 use crate::sys::shortage;
 
 /// How much of an answer is looked at, in bytes.
-const ENOUGH: usize = 4096;
+pub(super) const ENOUGH: usize = 4096;
 /// How long a connection is kept after its result so that it ends in order.
 const GOODBYE: Duration = Duration::from_millis(200);
 /// How much of what still comes is read meanwhile, in reads of [`ENOUGH`].
@@ -43,7 +44,7 @@ pub struct Target {
 pub enum Check {
     /// It accepts a connection, which is then closed in order.
     Tcp,
-    /// It answers a GET, in plain HTTP/1.1, with a status of the range.
+    /// It answers a GET, in plain HTTP/1.1, with a final status of the range.
     Http {
         /// The path, `/health`.
         path: String,
@@ -69,7 +70,7 @@ pub(super) struct Verdict {
 }
 
 impl Verdict {
-    fn new(result: Probed, detail: impl Into<String>) -> Self {
+    pub(super) fn new(result: Probed, detail: impl Into<String>) -> Self {
         Self { result, detail: detail.into() }
     }
 }
@@ -108,8 +109,8 @@ pub(super) async fn run(target: &Target) -> (Verdict, Option<Lingering>) {
     let verdict = match &target.check {
         Check::Tcp => Verdict::new(Probed::Passed, "connected"),
         Check::Http { path, host, status } => {
-            let request = request(path, host.as_deref(), target.address);
-            http(&stream, request.as_bytes(), status, deadline).await
+            let request = http::request(path, host.as_deref(), target.address);
+            http::ask(&stream, &request, status, deadline).await
         }
         Check::Expect { send, receive } => expect(&stream, send, receive, deadline).await,
     };
@@ -145,44 +146,37 @@ async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-fn request(path: &str, host: Option<&str>, address: SocketAddr) -> String {
-    let host = host.map_or_else(|| address.to_string(), str::to_owned);
-    let agent = concat!("balancer/", env!("CARGO_PKG_VERSION"));
-    format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {agent}\r\nAccept: */*\r\nConnection: close\r\n\r\n")
-}
-
 /// How reading an answer ended.
-enum Reading {
+pub(super) enum Reading {
     Enough,
     /// The stream ended.
     Ended,
-    /// [`ENOUGH`] bytes, and not what is waited for.
+    /// As much as is read, and not what is waited for.
     Full,
     TimedOut,
     Failed(io::Error),
 }
 
-/// Sends `question`, then reads until `enough` says so; it is given the answer so far and where the news begin.
-async fn ask(
+/// Sends `question`, then reads at most so many bytes, until `enough`, which is given each piece, says so.
+pub(super) async fn ask(
     stream: &TcpStream,
     question: &[u8],
-    answer: &mut Vec<u8>,
+    most: usize,
     deadline: Instant,
-    mut enough: impl FnMut(&[u8], usize) -> bool,
+    mut enough: impl FnMut(&[u8]) -> bool,
 ) -> Reading {
     let exchange = async {
         write(stream, question).await?;
-        let mut room = [0; ENOUGH];
-        while answer.len() < ENOUGH {
-            let bytes = read(stream, &mut room[answer.len()..]).await?;
-            let before = answer.len();
-            answer.extend_from_slice(&room[before..before + bytes]);
+        let (mut room, mut left) = ([0; ENOUGH], most);
+        while left > 0 {
+            let bytes = read(stream, &mut room[..left.min(ENOUGH)]).await?;
             if bytes == 0 {
                 return Ok(Reading::Ended);
             }
-            if enough(answer, before) {
+            if enough(&room[..bytes]) {
                 return Ok(Reading::Enough);
             }
+            left -= bytes;
         }
         Ok(Reading::Full)
     };
@@ -198,51 +192,11 @@ async fn timed<T>(deadline: Instant, future: impl Future<Output = T>) -> Option<
     timeout_at(deadline, Box::pin(future)).await.ok()
 }
 
-const HTTP: &[u8] = b"HTTP/1.";
-
-async fn http(stream: &TcpStream, request: &[u8], due: &RangeInclusive<u16>, deadline: Instant) -> Verdict {
-    let mut answer = Vec::new();
-    let foreign = |answer: &[u8]| !answer.iter().zip(HTTP).all(|(is, due)| is == due);
-    let reading = ask(stream, request, &mut answer, deadline, |answer, before| {
-        foreign(answer) || answer[before..].contains(&b'\n')
-    })
-    .await;
-    match reading {
-        Reading::Failed(error) => failed(&error, "connection"),
-        Reading::TimedOut => Verdict::new(Probed::TimedOut, ""),
-        Reading::Ended if answer.is_empty() => {
-            Verdict::new(Probed::WrongStatus, "closed the connection without an answer")
-        }
-        Reading::Enough | Reading::Full | Reading::Ended => match status(&answer) {
-            Some(status) if due.contains(&status) => Verdict::new(Probed::Passed, format!("status {status}")),
-            Some(status) => Verdict::new(Probed::WrongStatus, format!("status {status}")),
-            None => Verdict::new(Probed::WrongStatus, format!("no HTTP status line: {}", shown(&answer))),
-        },
-    }
-}
-
-/// The status of an answer's first line, `HTTP/1.1 200 OK`; RFC 9112, 4.
-fn status(answer: &[u8]) -> Option<u16> {
-    let line = answer.split(|&byte| byte == b'\n').next()?;
-    // Cut short by the end of the stream: what looks like 200 may have been meant as something else.
-    if line.len() == answer.len() {
-        return None;
-    }
-    let rest = line.strip_prefix(HTTP)?;
-    let (minor, rest) = rest.split_first()?;
-    let digits = rest.strip_prefix(b" ")?;
-    let (digits, after) = digits.split_at_checked(3)?;
-    let ends = matches!(after.first(), None | Some(b' ' | b'\r'));
-    if !minor.is_ascii_digit() || !ends || !digits.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    str::from_utf8(digits).ok()?.parse().ok()
-}
-
 async fn expect(stream: &TcpStream, send: &[u8], receive: &[u8], deadline: Instant) -> Verdict {
-    let mut answer = Vec::new();
-    let reading = ask(stream, send, &mut answer, deadline, |answer, before| {
-        let from = before.saturating_sub(receive.len().saturating_sub(1));
+    let mut answer: Vec<u8> = Vec::new();
+    let reading = ask(stream, send, ENOUGH, deadline, |news| {
+        let from = answer.len().saturating_sub(receive.len().saturating_sub(1));
+        answer.extend_from_slice(news);
         receive.is_empty() || answer[from..].windows(receive.len()).any(|window| window == receive)
     })
     .await;
@@ -261,7 +215,7 @@ async fn expect(stream: &TcpStream, send: &[u8], receive: &[u8], deadline: Insta
 }
 
 /// An answer's beginning in quotes, fit for one line of a log.
-fn shown(answer: &[u8]) -> String {
+pub(super) fn shown(answer: &[u8]) -> String {
     let cut = if answer.len() > SHOWN { "…" } else { "" };
     format!("\"{}\"{cut}", answer[..answer.len().min(SHOWN)].escape_ascii())
 }

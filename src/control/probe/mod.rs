@@ -14,6 +14,7 @@
 //! - at most [`Prober::AT_ONCE`] attempts are under way together, the rest wait in the order in which they were due.
 
 pub mod check;
+mod http;
 #[cfg(test)]
 mod tests;
 

@@ -115,7 +115,8 @@ async fn the_request_is_plain_http_with_host_and_agent() {
 async fn a_status_outside_of_the_range_is_wrong() {
     let wrong = Probed::WrongStatus;
     asks(answering(b"HTTP/1.1 500 Internal Server Error\r\n\r\n").address, http(), wrong, "status 500").await;
-    asks(answering(b"HTTP/1.1 199 \r\n\r\n").address, http(), wrong, "status 199").await;
+    let interim = "closed the connection after the interim status 199";
+    asks(answering(b"HTTP/1.1 199 \r\n\r\n").address, http(), wrong, interim).await;
     asks(answering(b"HTTP/1.1 400\r\n\r\n").address, http(), wrong, "status 400").await;
     asks(answering(b"HTTP/1.1 399 Edge\r\n\r\n").address, http(), Probed::Passed, "status 399").await;
 }
@@ -152,6 +153,63 @@ async fn a_status_line_that_comes_in_pieces_is_read_whole() {
         }
     });
     asks(server.address, http(), Probed::Passed, "status 200").await;
+}
+
+#[tokio::test]
+async fn interim_answers_are_passed_over_and_the_final_one_decides() {
+    let any = || Check::Http { path: "/".to_owned(), host: None, status: 100..=399 };
+    let hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n";
+    for (interim, rest, result, detail) in [
+        (&hints[..], &b"HTTP/1.1 503 Unavailable\r\n\r\n"[..], Probed::WrongStatus, "status 503"),
+        (hints, b"HTTP/1.1 200 OK\r\n\r\n", Probed::Passed, "status 200"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 404 \r\n\r\n", Probed::WrongStatus, "status 404"),
+        // Bare line ends, and a field that looks like a status line.
+        (
+            b"HTTP/1.1 102 Processing\nX: y\n HTTP/1.1 200 OK\n\n",
+            b"HTTP/1.1 500\r\n",
+            Probed::WrongStatus,
+            "status 500",
+        ),
+        // Another protocol follows, and no other answer.
+        (b"", b"HTTP/1.1 101 Switching Protocols\r\n\r\n", Probed::Passed, "status 101"),
+        (hints, b"", Probed::WrongStatus, "closed the connection after the interim status 103"),
+        (hints, b"x", Probed::WrongStatus, r#"no HTTP status line: "x""#),
+    ] {
+        let answer: &'static [u8] = Box::leak([interim, interim, rest].concat().into_boxed_slice());
+        asks(answering(answer).address, any(), result, detail).await;
+        // In two packets, wherever the first one ends.
+        for cut in (1..answer.len()).step_by(7) {
+            let server = serve(move |mut stream: TcpStream| {
+                stream.set_nodelay(true).unwrap();
+                let _ = stream.read(&mut [0; 1024]);
+                stream.write_all(&answer[..cut]).unwrap();
+                std::thread::sleep(Duration::from_millis(2));
+                let _ = stream.write_all(&answer[cut..]);
+            });
+            asks(server.address, any(), result, detail).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn interim_answers_without_end_end_a_probe_by_their_size_or_by_its_timeout() {
+    let any = || Check::Http { path: "/".to_owned(), host: None, status: 100..=399 };
+    let pouring =
+        serve(
+            |mut stream: TcpStream| {
+                while stream.write_all(b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n").is_ok() {}
+            },
+        );
+    asks(pouring.address, any(), Probed::WrongStatus, "no final answer in the first 64 KiB").await;
+    let field = serve(|mut stream: TcpStream| {
+        let _ = stream.write_all(b"HTTP/1.1 103 Early Hints\r\nLink: ");
+        while stream.write_all(&[b'x'; 1024]).is_ok() {}
+    });
+    asks(field.address, any(), Probed::WrongStatus, "no final answer in the first 64 KiB").await;
+    let silent = saying(b"HTTP/1.1 100 Continue\r\n\r\n");
+    let outcome = ask_within(silent.address, any(), Duration::from_millis(300)).await;
+    let due = "no final answer in time after the interim status 100";
+    assert_eq!((outcome.result, outcome.detail.as_str()), (Probed::TimedOut, due));
 }
 
 #[tokio::test]
