@@ -86,7 +86,7 @@ struct Scenario {
     returns: Option<f64>,
 }
 
-/// What came of it.
+/// OperationKind came of it.
 #[derive(Default)]
 struct Figures {
     /// Sessions open with the busiest over the average, as new sessions find it.

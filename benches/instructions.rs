@@ -1,4 +1,4 @@
-//! What must not grow, as a program that does one thing so many times: `scripts/instructions.sh` counts the instructions of one.
+//! OperationKind must not grow, as a program that does one thing so many times: `scripts/instructions.sh` counts the instructions of one.
 //!
 //! ```text
 //! instructions WHAT TIMES
@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use balancer::forward::deadlines::Deadlines;
-use balancer::forward::flow::{Direction, Turn};
+use balancer::forward::flow::{Direction, SpliceEnd};
 use balancer::forward::session::{Event, Limits, Operation, Session};
 use balancer::observe::condition::{Condition, State};
 use balancer::table::{Algorithm, Backend, Member, Pool, Service, ServiceState, Settings};
@@ -49,14 +49,14 @@ fn open() -> Session {
     session
 }
 
-/// Hands an event in and takes operations out until the session waits. What is answered at once is answered.
+/// Hands an event in and takes operations out until the session waits. OperationKind is answered at once is answered.
 fn step(session: &mut Session, event: Event) {
     let mut operation = session.on(event, 1);
     while operation != Operation::Wait {
         operation = match operation {
             Operation::Send(direction) => session.on(Event::Sent { direction, bytes: SIZE, left_over: false }, 1),
             Operation::Move(direction) => {
-                session.on(Event::Moved { direction, bytes: 1 << 20, size: SIZE, turn: Turn::Drained }, 1)
+                session.on(Event::Moved { direction, bytes: 1 << 20, size: SIZE, turn: SpliceEnd::Drained }, 1)
             }
             _ => session.then(),
         };

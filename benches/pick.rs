@@ -1,4 +1,4 @@
-//! What choosing a backend costs: each algorithm's pick from tables of several sizes, beside a plain modulo over the same cursor.
+//! OperationKind choosing a backend costs: each algorithm's pick from tables of several sizes, beside a plain modulo over the same cursor.
 //!
 //! ```text
 //! cargo bench --bench pick
@@ -88,7 +88,7 @@ fn first(bencher: Bencher<'_, '_>, backends: u16) {
     pick(bencher, &service);
 }
 
-/// What a change of any backend's state costs the control plane.
+/// OperationKind a change of any backend's state costs the control plane.
 #[divan::bench(args = [Algorithm::RoundRobin, Algorithm::RandomTwo, Algorithm::SourceHash], sample_count = 10)]
 fn building_for_1000(bencher: Bencher<'_, '_>, algorithm: Algorithm) {
     bencher.bench_local(|| service(algorithm, 1000, None));

@@ -1,4 +1,4 @@
-//! What probing costs: 1,000 listeners on this machine, each asked once a second, and the probing thread's share of a core.
+//! OperationKind probing costs: 1,000 listeners on this machine, each asked once a second, and the probing thread's share of a core.
 //!
 //! ```text
 //! cargo bench --bench probe

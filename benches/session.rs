@@ -1,11 +1,11 @@
-//! What a request and its answer, a turn of bulk and a deadline cost in the worker's own code, without ring and kernel.
+//! OperationKind a request and its answer, a turn of bulk and a deadline cost in the worker's own code, without ring and kernel.
 //!
 //! ```text
 //! cargo bench --bench session
 //! ```
 
 use balancer::forward::deadlines::Deadlines;
-use balancer::forward::flow::{Direction, Turn};
+use balancer::forward::flow::{Direction, SpliceEnd};
 use balancer::forward::session::{Event, Limits, Operation, Session};
 use divan::Bencher;
 use divan::counter::ItemsCount;
@@ -28,7 +28,7 @@ fn step(session: &mut Session, event: Event) {
                 return step(session, Event::Sent { direction, bytes: 100, left_over: false });
             }
             Operation::Move(direction) => {
-                return step(session, Event::Moved { direction, bytes: 1 << 20, size: SIZE, turn: Turn::Drained });
+                return step(session, Event::Moved { direction, bytes: 1 << 20, size: SIZE, turn: SpliceEnd::Drained });
             }
             _ => session.then(),
         };

@@ -147,7 +147,7 @@ struct UpgradeRequest {}
 pub struct UpgradeAnswer {
     /// The process that serves now.
     pub pid: Option<u32>,
-    /// Why this one serves on.
+    /// Why this one keeps serving.
     pub error: Option<String>,
 }
 

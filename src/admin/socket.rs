@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::process::geteuid;
 
 use crate::sys::shortage;
-use crate::sys::unix::{self, Obstacle, SocketFile};
+use crate::sys::unix::{self, SocketFile, UnixListenError};
 
 /// Who may connect: owner and group.
 const MODE: u32 = 0o660;
@@ -117,10 +117,10 @@ impl Bound {
     pub(super) fn new(path: &Path) -> Result<Self, BindError> {
         make_directory(path)?;
         let (socket, file) = unix::listen(path, MODE, BACKLOG).map_err(|obstacle| match obstacle {
-            Obstacle::Live(Some(pid)) => BindError::Live { path: path.into(), pid },
-            Obstacle::Live(None) => BindError::Busy(path.into()),
-            Obstacle::NotASocket => BindError::NotASocket(path.into()),
-            Obstacle::System(doing, error) => BindError::System { doing, path: path.into(), error },
+            UnixListenError::Live(Some(pid)) => BindError::Live { path: path.into(), pid },
+            UnixListenError::Live(None) => BindError::Busy(path.into()),
+            UnixListenError::NotASocket => BindError::NotASocket(path.into()),
+            UnixListenError::System(doing, error) => BindError::System { doing, path: path.into(), error },
         })?;
         let failed = |error| BindError::System { doing: "listen on", path: path.into(), error };
         let listener = UnixListener::from(socket);

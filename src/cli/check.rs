@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{ConfigFile, count, say};
 use crate::config::{Listen, Loaded};
-use crate::sys::address::{self, Absence};
+use crate::sys::address::{self, AddressUnavailable};
 
 /// Validate the configuration: print every error in it, change nothing
 #[derive(Debug, Args)]
@@ -37,7 +37,8 @@ fn not_here(loaded: &Loaded) -> Vec<String> {
         for listen in &service.listen {
             // A tentative one is waited for.
             if let Listen::Tcp(address) = listen
-                && let Some(absence @ (Absence::Missing | Absence::Duplicate)) = address::absence(*address)
+                && let Some(absence @ (AddressUnavailable::Missing | AddressUnavailable::Duplicate)) =
+                    address::absence(*address)
             {
                 let remedy = address::remedy(Some(absence), *address, true);
                 warnings.push(format!("service {}: {address} could not be listened on here: {remedy}", service.name));

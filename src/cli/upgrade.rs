@@ -17,7 +17,7 @@ pub(super) struct Arguments {
     target: Target,
 }
 
-/// Exits 0 once the new process serves, or says why the old one serves on and exits 1.
+/// Exits 0 once the new process serves, or says why the old one keeps serving and exits 1.
 ///
 /// # Errors
 /// Where the balancer cannot be reached or understood: why, and what to do.
@@ -28,7 +28,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         UpgradeAnswer { error, .. } => {
-            anyhow::bail!("not upgraded, the running process serves on: {}", error.unwrap_or_default())
+            anyhow::bail!("upgrade failed, the running process keeps serving: {}", error.unwrap_or_default())
         }
     }
 }

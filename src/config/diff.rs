@@ -229,10 +229,10 @@ mod tests {
     use super::*;
     use std::path::Path;
 
-    /// Five sessions with every service and backend.
-    struct Five;
+    /// FirstFew sessions with every service and backend.
+    struct FirstFew;
 
-    impl Open for Five {
+    impl Open for FirstFew {
         fn with_service(&self, _: &str) -> u32 {
             5
         }
@@ -247,7 +247,7 @@ mod tests {
     }
 
     fn between(old: &str, new: &str) -> Vec<String> {
-        changes(&config(old), &config(new), &Five)
+        changes(&config(old), &config(new), &FirstFew)
     }
 
     #[test]

@@ -6,14 +6,14 @@
 //!                                                      child but the system's, and the service manager hears of its end
 //!                                                  ◄── hello
 //!   every listening socket ─────────────────────────►  reads the configuration, starts workers, binds what is new
-//!                                                  ◄── ready (or why not: then the running process serves on)
+//!                                                  ◄── ready (or why not: then the running process keeps serving)
 //!   go ─────────────────────────────────────────────►  accepts clients
 //!                                                  ◄── serving
 //!   accepts no more, keeps its sessions until they end
 //! ```
 //!
 //! Both hold the same sockets, so at no moment is there nobody who listens, and nobody who waits is lost. A running process
-//! that dies in between lets its successor go on; where the successor dies, it serves on.
+//! that dies in between lets its successor go on; where the successor dies, it keeps serving.
 
 mod sockets;
 
@@ -31,8 +31,8 @@ use tokio::sync::oneshot;
 
 pub use self::sockets::HandedOver;
 use self::sockets::Sockets;
-use super::manager;
 use super::store::Saved;
+use super::systemd;
 use crate::config;
 use crate::sys::channel::Channel;
 use crate::sys::process;
@@ -115,7 +115,7 @@ impl Predecessor {
     pub fn ready(&self, admin: bool) -> io::Result<()> {
         match send_message(&self.0, &Message::Ready { admin }, &[]).and_then(|()| receive_message(&self.0, PATIENCE)) {
             Ok(Some((Message::Go, _)) | None) => Ok(()),
-            Ok(Some(_)) => Err(io::Error::other("it serves on")),
+            Ok(Some(_)) => Err(io::Error::other("it keeps serving")),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             Err(error) => Err(error),
         }
@@ -160,7 +160,7 @@ impl Invocation {
 
 /// What a process does not forget, and where that is on disk.
 #[derive(Debug)]
-pub(super) struct Leases {
+pub(super) struct MaintenanceState {
     pub(super) saved: Saved,
     /// Its state directory, where that can be written to.
     pub(super) kept_in: Option<PathBuf>,
@@ -192,7 +192,7 @@ impl Successor {
     pub(super) fn start(
         invocation: &Invocation,
         handed_over: HandedOver,
-        leases: Leases,
+        leases: MaintenanceState,
         config: PathBuf,
     ) -> io::Result<(Begins, Went)> {
         let ((begin, begins), (done, went)) = (oneshot::channel(), oneshot::channel());
@@ -208,7 +208,7 @@ impl Successor {
     fn prepare(
         invocation: &Invocation,
         handed_over: &HandedOver,
-        leases: &Leases,
+        leases: &MaintenanceState,
         config: &Path,
     ) -> Result<(Channel, u32, bool), String> {
         let until = Instant::now() + PATIENCE;
@@ -266,7 +266,7 @@ impl Successor {
     fn begin(channel: &Channel, pid: u32, admin: bool, wanted: bool) -> Result<Self, String> {
         let why = if wanted {
             // Before it begins: until then the service manager does not listen to it.
-            manager::handed_over(pid);
+            systemd::handed_over(pid);
             match send_message(channel, &Message::Go, &[]).and_then(|()| receive_message(channel, PATIENCE)) {
                 Ok(Some((Message::Serving, _))) => return Ok(Self { pid, admin }),
                 Ok(Some((Message::Failed { why }, _))) => why,
@@ -276,7 +276,7 @@ impl Successor {
         } else {
             "this process was told to stop".to_owned()
         };
-        manager::handed_over(std::process::id());
+        systemd::handed_over(std::process::id());
         dismiss(channel, pid);
         Err(why)
     }

@@ -155,7 +155,7 @@ impl Journal {
             WorkerEvent::Refused { service, reason } => {
                 // The local fault that led to it has its own line.
                 if reason != Refused::Descriptors && may(&mut self.refused) {
-                    log::warn!("{service}: clients are refused: {}", reason.label());
+                    log::warn!("{service}: clients are refused: {} ({})", refusal(reason), reason.label());
                 }
                 self.look_for_new();
             }
@@ -181,6 +181,20 @@ fn may(last: &mut Option<Instant>) -> bool {
         *last = Some(now);
     }
     may
+}
+
+/// Why a client is refused, in words for people.
+fn refusal(reason: Refused) -> &'static str {
+    match reason {
+        Refused::ProcessLimit => "the process carries max_connections sessions",
+        Refused::ServiceLimit => "the service carries max_connections sessions",
+        Refused::BackendLimit => "every backend carries its max_connections sessions",
+        Refused::QueueTimeout => "no backend had room within queue.timeout",
+        Refused::NoBackend => "no backend can serve",
+        Refused::ConnectFailed => "each backend that was tried failed to connect",
+        Refused::Descriptors => "this machine has no descriptor or local port left",
+        Refused::Stopping => "the process is stopping",
+    }
 }
 
 /// What became of a connect, in words for people.

@@ -19,7 +19,7 @@ use self::passed::Passed;
 use crate::config::{Config, Listen, Service};
 use crate::messages::{Command, Commander, Listener, Waiting, WorkerGone};
 use crate::observe::running::Listening;
-use crate::sys::unix::Obstacle;
+use crate::sys::unix::UnixListenError;
 use crate::sys::{Errno, shortage, socket};
 
 /// A handshake that has begun is over by then.
@@ -287,7 +287,7 @@ impl Listeners {
         // Where one of its own listens, nobody of another process can.
         let alone = matches!(listen, Listen::Tcp(address) if !self.has_at(*address));
         Open::bind(service, listen, self.workers, alone).map_err(|obstacle| match obstacle {
-            Obstacle::Live(pid) => ListenError::live(&service.name, listen, pid),
+            UnixListenError::Live(pid) => ListenError::live(&service.name, listen, pid),
             other => self.failed(&service.name, listen, other.into()),
         })
     }

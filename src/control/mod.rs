@@ -7,13 +7,13 @@ pub mod health;
 mod journal;
 mod listeners;
 mod maintenance;
-mod manager;
 pub mod probe;
 mod reload;
 mod signals;
 mod stop;
 mod store;
-mod tentative;
+mod systemd;
+mod tentative_address;
 mod upgrade;
 
 use std::sync::Arc;
@@ -29,13 +29,13 @@ pub use self::handover::{HandedOver, Invocation, Predecessor};
 use self::journal::Journal;
 pub use self::listeners::{Inherited, ListenError, Listeners, Prepared};
 use self::maintenance::StateStore;
-use self::manager::Watchdog;
 use self::probe::Prober;
 pub use self::reload::open_access_log;
 use self::reload::{Ask, Reader};
 use self::signals::Asked;
 pub use self::signals::Signals;
-pub use self::tentative::await_addresses;
+use self::systemd::Watchdog;
+pub use self::tentative_address::await_addresses;
 pub use self::upgrade::UPGRADE_TAKES;
 use self::upgrade::Upgrading;
 use crate::config::{self, Config};
@@ -221,7 +221,7 @@ impl Control {
             None,
             format!("balancer {version} serves as process {pid}, generation {generation}{path}"),
         );
-        manager::ready(&self.summary());
+        systemd::ready(&self.summary());
         Ok(())
     }
 
@@ -332,7 +332,7 @@ impl Control {
         if published {
             self.parts.commanders.iter().for_each(|commander| commander.waker().wake());
             if self.state == State::Serving {
-                manager::status(&self.summary());
+                systemd::status(&self.summary());
             }
         }
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Control, NOT_SERVING, Parts, State, await_addresses, manager, now};
+use super::{Control, NOT_SERVING, Parts, State, await_addresses, now, systemd};
 use crate::config::{self, AccessLog, Loaded, diff};
 use crate::messages::Reply;
 use crate::observe::access_log;
@@ -165,7 +165,7 @@ impl Control {
             None => (ask, "there is no configuration file to read again: this configuration is built in"),
             Some(reader) => match reader.ask(ask) {
                 Ok(()) => {
-                    manager::reloading();
+                    systemd::reloading();
                     return;
                 }
                 Err(ask) => (ask, "too many reloads wait already: try again"),
@@ -186,7 +186,7 @@ impl Control {
         };
         self.answer(ask, outcome);
         if self.state == State::Serving {
-            manager::ready(&self.summary());
+            systemd::ready(&self.summary());
         }
     }
 

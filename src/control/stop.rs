@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Control, ENDING, Parts, State, manager};
+use super::{Control, ENDING, Parts, State, systemd};
 use crate::messages::Command;
 use crate::observe::timeline::Kind;
 
@@ -32,10 +32,10 @@ impl Control {
         let Parts { sessions, config, running, .. } = &self.parts;
         running.stop();
         let (sessions, drain) = (sessions.taken(), config.drain);
-        log::info!("stopping: no client is accepted any more; {sessions} open sessions may finish within {drain:?}");
-        self.record(Kind::Stop, None, format!("told to stop: {sessions} open sessions may finish within {drain:?}"));
+        log::info!("stopping: no client is accepted any more; waiting up to {drain:?} for {sessions} open sessions");
+        self.record(Kind::Stop, None, format!("told to stop: waiting up to {drain:?} for {sessions} open sessions"));
         if self.state == State::Serving {
-            manager::stopping(&format!("stopping: {sessions} sessions may finish within {drain:?}"));
+            systemd::stopping(&format!("stopping: waiting up to {drain:?} for {sessions} sessions"));
         }
         if self.upgrading.is_some() {
             self.hand_over(Err("this process was told to stop".to_owned()));

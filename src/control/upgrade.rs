@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use super::handover::{Begins, HandedOver, Leases, PATIENCE, Successor, Went};
+use super::handover::{Begins, HandedOver, MaintenanceState, PATIENCE, Successor, Went};
 use super::{Control, NOT_SERVING, Parts, State};
 use crate::messages::Command;
 use crate::observe::timeline::Kind;
@@ -22,19 +22,19 @@ pub const UPGRADE_TAKES: Duration = Duration::from_secs(HANGS.as_secs() + PATIEN
 #[derive(Debug)]
 pub(super) struct Upgrading {
     by: String,
-    coming: Coming,
+    coming: StartingSuccessor,
     answer: Answer,
 }
 
 /// A successor on its way.
 #[derive(Debug)]
-pub(super) struct Coming {
+pub(super) struct StartingSuccessor {
     begins: Begins,
     went: Went,
     until: Instant,
 }
 
-impl Coming {
+impl StartingSuccessor {
     /// How it went. Dropping the future loses nothing.
     pub(super) async fn next(&mut self) -> Result<Successor, String> {
         loop {
@@ -81,13 +81,13 @@ impl Control {
         }
     }
 
-    fn begin(&self, config: std::path::PathBuf) -> std::io::Result<Coming> {
+    fn begin(&self, config: std::path::PathBuf) -> std::io::Result<StartingSuccessor> {
         let Parts { administration, listeners, invocation, fleet, .. } = &self.parts;
         let (listeners, passed) = listeners.lend();
         let handed_over = HandedOver { listeners, passed, ..administration.duplicate()? };
-        let leases = Leases { saved: fleet.saved(), kept_in: self.kept_in() };
+        let leases = MaintenanceState { saved: fleet.saved(), kept_in: self.kept_in() };
         let (begins, went) = Successor::start(invocation, handed_over, leases, config)?;
-        Ok(Coming { begins, went, until: Instant::now() + HANGS })
+        Ok(StartingSuccessor { begins, went, until: Instant::now() + HANGS })
     }
 
     /// A successor serves, or there is none.
@@ -120,7 +120,7 @@ impl Control {
     }
 
     fn not_upgraded(&self, by: &str, answer: Answer, why: String) {
-        log::error!("not upgraded, this process serves on: {why}");
+        log::error!("upgrade failed, this process keeps serving: {why}");
         self.record(Kind::Upgrade, Some(by), format!("not upgraded: {why}"));
         if let Some(answer) = answer {
             let _ = answer.send(Err(why));
@@ -140,9 +140,9 @@ mod tests {
     use super::*;
 
     /// One that is due now, and the thread's ends of its channels.
-    fn due() -> (Coming, oneshot::Sender<()>, oneshot::Sender<Result<Successor, String>>) {
+    fn due() -> (StartingSuccessor, oneshot::Sender<()>, oneshot::Sender<Result<Successor, String>>) {
         let ((begin, begins), (done, went)) = (oneshot::channel(), oneshot::channel());
-        (Coming { begins, went, until: Instant::now() }, begin, done)
+        (StartingSuccessor { begins, went, until: Instant::now() }, begin, done)
     }
 
     #[tokio::test]

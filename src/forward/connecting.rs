@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::resources::{Cause, Resources};
 use super::session::{Event, NEVER, millis};
 use super::slot::Slot;
-use super::token::{Token, What};
+use super::token::{OperationKind, Token};
 use crate::messages::WorkerEvent;
 use crate::observe::counters::Refused;
 use crate::sys::ring::Completion;
@@ -41,7 +41,7 @@ impl Slot {
                 });
             }
         };
-        let token = self.token(What::Connect);
+        let token = self.token(OperationKind::Connect);
         io.ring.connect(token, socket.as_fd(), address);
         self.connecting_since = io.micros;
         self.backend = Some(backend);

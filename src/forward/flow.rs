@@ -42,9 +42,9 @@ impl Direction {
     }
 }
 
-/// What a splice turn ended with.
+/// OperationKind a splice turn ended with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Turn {
+pub enum SpliceEnd {
     /// The source has no more for now, or the budget is spent; the pipe is empty.
     Drained,
     /// The sink takes no more; the pipe holds the rest.
@@ -59,7 +59,7 @@ pub enum Turn {
     NoPipe,
 }
 
-/// What a flow is about.
+/// OperationKind a flow is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// Not begun.
@@ -133,7 +133,7 @@ impl Flow {
         self.dry && !self.busy()
     }
 
-    /// What is being sent is the last of the stream.
+    /// OperationKind is being sent is the last of the stream.
     pub(super) fn sends_last(&self) -> bool {
         self.dry && self.queued == 0
     }
@@ -230,25 +230,25 @@ impl Flow {
     }
 
     /// A splice turn delivered `bytes`; `size`: what counts as a small turn is less.
-    pub(super) fn moved(&mut self, bytes: usize, size: usize, turn: Turn) -> Operation {
+    pub(super) fn moved(&mut self, bytes: usize, size: usize, turn: SpliceEnd) -> Operation {
         match turn {
-            Turn::SinkFull => {
+            SpliceEnd::SinkFull => {
                 self.state = State::Writable;
                 return Operation::PollWritable(self.direction);
             }
-            Turn::NoPipe => self.bulk = false,
-            Turn::Drained => {
+            SpliceEnd::NoPipe => self.bulk = false,
+            SpliceEnd::Drained => {
                 self.streak = if bytes < size { self.streak + 1 } else { 0 };
                 self.bulk = self.streak < STREAK;
             }
-            Turn::End | Turn::SourceBroken | Turn::SinkBroken => return Operation::Wait,
+            SpliceEnd::End | SpliceEnd::SourceBroken | SpliceEnd::SinkBroken => return Operation::Wait,
         }
         if self.bulk {
             self.state = State::Readable;
             return Operation::PollReadable(self.direction);
         }
         self.streak = 0;
-        self.next(turn == Turn::Drained)
+        self.next(turn == SpliceEnd::Drained)
     }
 
     /// The source has finished and all is delivered.

@@ -3,7 +3,7 @@
 //! `TCP_USER_TIMEOUT` cannot tell a vanished peer from a paused reader whose kernel answers window probes; `tcpi_last_ack_recv` can.
 
 use super::session::{Millis, NEVER, millis};
-use crate::sys::socket::SignsOfLife;
+use crate::sys::socket::TcpLiveness;
 
 /// A write after so long a pause may start the clock anew, if all before it is acknowledged.
 const PAUSE: Millis = 50;
@@ -60,7 +60,7 @@ impl Peer {
     }
 
     /// Judges signs of life, asked for at `look`. Answers whether the peer has acknowledged nothing for `limit`.
-    pub(super) fn unresponsive(&mut self, signs: Option<SignsOfLife>, now: Millis, limit: Millis) -> bool {
+    pub(super) fn unresponsive(&mut self, signs: Option<TcpLiveness>, now: Millis, limit: Millis) -> bool {
         self.look = NEVER;
         let Some(signs) = signs else { return false };
         let acknowledged = now.saturating_sub(millis(signs.since_acknowledgement));
@@ -95,8 +95,8 @@ mod tests {
 
     const LIMIT: Millis = 30_000;
 
-    fn signs(ago: Millis) -> SignsOfLife {
-        SignsOfLife {
+    fn signs(ago: Millis) -> TcpLiveness {
+        TcpLiveness {
             since_acknowledgement: Duration::from_millis(ago),
             unacknowledged: false,
             unanswered_probes: 0,
@@ -110,7 +110,7 @@ mod tests {
         let mut peer = Peer::default();
         assert!(!peer.wrote(10, 5_000, LIMIT));
         assert_eq!(peer.look(), 35_000);
-        let silent = SignsOfLife { unacknowledged: true, ..signs(31_000) };
+        let silent = TcpLiveness { unacknowledged: true, ..signs(31_000) };
         assert!(peer.unresponsive(Some(silent), 35_000, LIMIT));
     }
 
@@ -121,7 +121,7 @@ mod tests {
         // Quiet for long, then a write just before the look: everything before it was acknowledged.
         assert!(peer.wrote(10, 29_900, LIMIT));
         peer.measured(10);
-        let waiting = SignsOfLife { unacknowledged: true, ..signs(29_999) };
+        let waiting = TcpLiveness { unacknowledged: true, ..signs(29_999) };
         assert!(!peer.unresponsive(Some(waiting), 30_000, LIMIT));
         assert_eq!(peer.look(), 59_900);
     }
@@ -130,16 +130,16 @@ mod tests {
     fn a_paused_reader_whose_kernel_answers_probes_lives_on() {
         let mut peer = Peer::default();
         peer.wrote(10, 0, LIMIT);
-        let paused = SignsOfLife { unsent: true, ..signs(60_000) };
+        let paused = TcpLiveness { unsent: true, ..signs(60_000) };
         for now in (30_000..600_000).step_by(7_500) {
             assert!(!peer.unresponsive(Some(paused), now, LIMIT));
             assert_eq!(peer.look(), now + 7_500);
         }
         // A probe just sent is not yet unanswered for long.
-        let probing = SignsOfLife { unanswered_probes: 2, ..paused };
+        let probing = TcpLiveness { unanswered_probes: 2, ..paused };
         assert!(!peer.unresponsive(Some(probing), 600_000, LIMIT));
         assert!(peer.unresponsive(
-            Some(SignsOfLife { since_acknowledgement: Duration::from_secs(120), ..probing }),
+            Some(TcpLiveness { since_acknowledgement: Duration::from_secs(120), ..probing }),
             630_000,
             LIMIT
         ));
@@ -149,12 +149,12 @@ mod tests {
     fn a_probe_under_way_at_two_looks_is_not_one_unanswered_probe() {
         let mut peer = Peer::default();
         peer.wrote(10, 0, LIMIT);
-        let probing = SignsOfLife { unanswered_probes: 2, unsent: true, ..signs(20_000) };
+        let probing = TcpLiveness { unanswered_probes: 2, unsent: true, ..signs(20_000) };
         assert!(!peer.unresponsive(Some(probing), 30_000, LIMIT));
         // Answered 20 ms later; the next one went out just before the clock would have run down.
-        let next = SignsOfLife { since_acknowledgement: Duration::from_millis(30_000), ..probing };
+        let next = TcpLiveness { since_acknowledgement: Duration::from_millis(30_000), ..probing };
         assert!(!peer.unresponsive(Some(next), 60_020, LIMIT));
-        let never = SignsOfLife { since_acknowledgement: Duration::from_millis(60_000), ..probing };
+        let never = TcpLiveness { since_acknowledgement: Duration::from_millis(60_000), ..probing };
         assert!(peer.unresponsive(Some(never), 90_020, LIMIT));
     }
 
@@ -162,7 +162,7 @@ mod tests {
     fn a_single_window_probe_that_gets_lost_is_no_reproach_and_the_next_one_is() {
         let mut peer = Peer::default();
         peer.wrote(10, 0, LIMIT);
-        let since = |ago, probes| SignsOfLife { unanswered_probes: probes, unsent: true, ..signs(ago) };
+        let since = |ago, probes| TcpLiveness { unanswered_probes: probes, unsent: true, ..signs(ago) };
         assert!(!peer.unresponsive(Some(since(60_000, 1)), 60_000, LIMIT));
         for now in (90_000..150_000).step_by(7_500) {
             assert!(!peer.unresponsive(Some(since(now, 1)), now, LIMIT));

@@ -6,7 +6,7 @@ use crate::sys::buffers::Buffer;
 use crate::sys::pipe::Pipe;
 use crate::sys::ring::Parking;
 
-/// What one direction holds. An idle one holds nothing.
+/// OperationKind one direction holds. An idle one holds nothing.
 #[derive(Debug)]
 pub(super) enum Pending {
     Nothing,
@@ -50,7 +50,7 @@ impl Pending {
 #[derive(Debug)]
 pub(super) struct PendingBytes {
     front: [Pending; 2],
-    /// What was received behind that, oldest first, of both directions: seldom anything, and never much.
+    /// OperationKind was received behind that, oldest first, of both directions: seldom anything, and never much.
     behind: Vec<(Direction, Pending)>,
 }
 
@@ -60,7 +60,7 @@ impl PendingBytes {
         Self { front: [Pending::Nothing, Pending::Nothing], behind: Vec::new() }
     }
 
-    /// What is being sent, or to be sent next.
+    /// OperationKind is being sent, or to be sent next.
     pub(super) fn front(&self, direction: Direction) -> &Pending {
         &self.front[direction as usize]
     }

@@ -1,10 +1,10 @@
-//! What goes into a session and what comes out of it: events, operations, limits, outcomes.
+//! OperationKind goes into a session and what comes out of it: events, operations, limits, outcomes.
 
 use std::time::Duration;
 
-use super::flow::{Direction, Turn};
+use super::flow::{Direction, SpliceEnd};
 use crate::observe::counters::{Closed, Refused};
-use crate::sys::socket::SignsOfLife;
+use crate::sys::socket::TcpLiveness;
 
 /// Milliseconds since the worker's start.
 pub type Millis = u64;
@@ -74,7 +74,7 @@ impl InFlight {
 /// How a session ended.
 pub use crate::observe::access_log::End as Outcome;
 
-/// What happened to a session.
+/// OperationKind happened to a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     /// The client is accepted.
@@ -134,8 +134,8 @@ pub enum Event {
         bytes: usize,
         /// Fewer than this are a small turn.
         size: usize,
-        /// What ended it.
-        turn: Turn,
+        /// OperationKind ended it.
+        turn: SpliceEnd,
     },
     /// A poll completed.
     Ready(Direction),
@@ -146,7 +146,7 @@ pub enum Event {
     /// Bytes that a side's kernel has not acknowledged yet.
     Backlog(Side, usize),
     /// A side's signs of life; `None` where the kernel tells none (Unix sockets).
-    Inspected(Side, Option<SignsOfLife>),
+    Inspected(Side, Option<TcpLiveness>),
     /// Something may be due.
     Deadline,
     /// The backend is not to serve the session any more: it ends, or goes on to another backend while it is being connected.
@@ -155,7 +155,7 @@ pub enum Event {
     Stop(Closed),
 }
 
-/// What is to be done for a session.
+/// OperationKind is to be done for a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
     /// Nothing until the next event.

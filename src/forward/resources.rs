@@ -1,4 +1,4 @@
-//! What all sessions of a worker share: ring, pipes, the table, the clock's last reading, counters, the way to report.
+//! OperationKind all sessions of a worker share: ring, pipes, the table, the clock's last reading, counters, the way to report.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -106,7 +106,7 @@ impl Resources {
         }
     }
 
-    /// What this worker counts of itself.
+    /// OperationKind this worker counts of itself.
     pub(super) fn own_counters(&self) -> &WorkerCounters {
         self.counters.of(self.worker)
     }

@@ -15,10 +15,10 @@
 
 mod ending;
 
-use super::flow::{Direction, Flow, Turn};
+use super::flow::{Direction, Flow, SpliceEnd};
 use super::peer::Peer;
 use crate::observe::counters::{Closed, Refused};
-use crate::sys::socket::SignsOfLife;
+use crate::sys::socket::TcpLiveness;
 
 pub(super) use super::protocol::millis;
 pub use super::protocol::{Event, InFlight, Limits, Millis, NEVER, Operation, Outcome, Side};
@@ -190,7 +190,7 @@ impl Session {
         if operation == Operation::Wait { self.then() } else { self.launched(operation) }
     }
 
-    /// What else is to be done.
+    /// OperationKind else is to be done.
     #[inline]
     pub fn then(&mut self) -> Operation {
         if self.todo == 0 && self.cancel == 0 {
@@ -280,13 +280,13 @@ impl Session {
         }
     }
 
-    fn moved(&mut self, direction: Direction, bytes: usize, size: usize, turn: Turn, now: Millis) -> Operation {
+    fn moved(&mut self, direction: Direction, bytes: usize, size: usize, turn: SpliceEnd, now: Millis) -> Operation {
         self.delivered(direction, bytes, now);
         match turn {
-            Turn::End => self.ended(direction, now),
-            Turn::SourceBroken => self.broken(direction.source(), Some(direction), now),
-            Turn::SinkBroken => self.broken(direction.sink(), Some(direction), now),
-            Turn::Drained | Turn::SinkFull | Turn::NoPipe => {
+            SpliceEnd::End => self.ended(direction, now),
+            SpliceEnd::SourceBroken => self.broken(direction.source(), Some(direction), now),
+            SpliceEnd::SinkBroken => self.broken(direction.sink(), Some(direction), now),
+            SpliceEnd::Drained | SpliceEnd::SinkFull | SpliceEnd::NoPipe => {
                 let operation = self.flow(direction).moved(bytes, size, turn);
                 self.watch_if_blind(direction, now);
                 return operation;

@@ -5,12 +5,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::flow::{Direction, Turn};
+use super::flow::{Direction, SpliceEnd};
 use super::pending::{Pending, PendingBytes};
 use super::resources::{Cause, Resources};
 use super::session::{Event, InFlight, Limits, Operation, Outcome, Session, Side};
 use super::splice;
-use super::token::{Token, What};
+use super::token::{OperationKind, Token};
 use crate::messages::WorkerEvent;
 use crate::observe::access_log::Record;
 use crate::observe::counters::{BackendCounters, Refused};
@@ -28,8 +28,8 @@ pub(super) struct Slot {
     pub(super) client: OwnedFd,
     pub(super) backend_socket: Option<OwnedFd>,
     pending: PendingBytes,
-    /// What is in flight for each direction, receives aside.
-    in_flight: [What; 2],
+    /// OperationKind is in flight for each direction, receives aside.
+    in_flight: [OperationKind; 2],
     pub(super) service: Permit<ServiceState>,
     pub(super) backend: Option<Permit<Backend>>,
     /// Backends that have failed this client.
@@ -69,7 +69,7 @@ impl Slot {
             generation,
             backend_socket: None,
             pending: PendingBytes::empty(),
-            in_flight: Direction::BOTH.map(What::Send),
+            in_flight: Direction::BOTH.map(OperationKind::Send),
             service: accepted.service,
             backend: None,
             tried: Vec::new(),
@@ -87,26 +87,26 @@ impl Slot {
         }
     }
 
-    /// Carries an operation out. What is answered at once comes back as an event; everything else completes through the ring.
+    /// Carries an operation out. OperationKind is answered at once comes back as an event; everything else completes through the ring.
     #[inline]
     pub(super) fn carry_out(&mut self, operation: Operation, io: &mut Resources) -> Option<Event> {
         match operation {
             Operation::Receive { direction, empty } => {
-                let token = self.token(What::Receive(direction));
+                let token = self.token(OperationKind::Receive(direction));
                 io.ring.receive(token, self.socket(direction.source())?, empty);
             }
             Operation::Park(direction) => self.park(direction, io),
             Operation::Move(direction) => return Some(self.turn(direction, io)),
             Operation::PollReadable(direction) => {
-                let token = self.mark_in_flight(What::Poll(direction));
+                let token = self.mark_in_flight(OperationKind::Poll(direction));
                 io.ring.poll(token, self.socket(direction.source())?, Readiness::Readable);
             }
             Operation::PollWritable(direction) => {
-                let token = self.mark_in_flight(What::Poll(direction));
+                let token = self.mark_in_flight(OperationKind::Poll(direction));
                 io.ring.poll(token, self.socket(direction.sink())?, Readiness::Writable);
             }
             Operation::Watch(side) => {
-                let token = self.token(What::Watch(side));
+                let token = self.token(OperationKind::Watch(side));
                 io.ring.poll(token, self.socket(side)?, Readiness::Broken);
             }
             Operation::Connect => return self.connect(io),
@@ -123,13 +123,13 @@ impl Slot {
                 }
                 return Some(Event::Backlog(side, socket::unacknowledged(self.socket(side)?)));
             }
-            Operation::Inspect(side) => return Some(Event::Inspected(side, socket::signs_of_life(self.socket(side)?))),
+            Operation::Inspect(side) => return Some(Event::Inspected(side, socket::tcp_liveness(self.socket(side)?))),
             Operation::Cancel(what) => {
                 let what = match what {
-                    InFlight::Connect => What::Connect,
-                    InFlight::Receive(direction) => What::Receive(direction),
+                    InFlight::Connect => OperationKind::Connect,
+                    InFlight::Receive(direction) => OperationKind::Receive(direction),
                     InFlight::Flow(direction) => self.in_flight[direction as usize],
-                    InFlight::Watch(side) => What::Watch(side),
+                    InFlight::Watch(side) => OperationKind::Watch(side),
                 };
                 io.ring.cancel(Token::Nobody.pack(), self.token(what));
             }
@@ -143,7 +143,7 @@ impl Slot {
         if matches!(self.pending.front(direction), Pending::Parked(_)) {
             return self.park(direction, io);
         }
-        let token = self.mark_in_flight(What::Send(direction));
+        let token = self.mark_in_flight(OperationKind::Send(direction));
         let more = self.session.ends_behind(direction);
         let pending = self.pending.front(direction);
         if let (Pending::Buffer { buffer, from, length }, Some(socket)) = (pending, self.socket(direction.sink())) {
@@ -153,11 +153,11 @@ impl Slot {
 
     /// Turns a completion into the event that the session understands.
     #[inline]
-    pub(super) fn completed(&mut self, what: What, completion: Completion, io: &mut Resources) -> Event {
+    pub(super) fn completed(&mut self, what: OperationKind, completion: Completion, io: &mut Resources) -> Event {
         match what {
-            What::Receive(direction) => self.received(direction, completion, io),
-            What::Send(direction) => self.sent(direction, completion, io),
-            What::SendParked(direction) => {
+            OperationKind::Receive(direction) => self.received(direction, completion, io),
+            OperationKind::Send(direction) => self.sent(direction, completion, io),
+            OperationKind::SendParked(direction) => {
                 let sent = match completion.result() {
                     Ok(sent) => sent as usize,
                     Err(error) if passes(error) => 0,
@@ -173,12 +173,12 @@ impl Slot {
                 self.count(direction, sent, io);
                 Event::Sent { direction, bytes: sent, left_over: left > 0 }
             }
-            What::Poll(direction) => Event::Ready(direction),
-            What::Watch(side) => match completion.result() {
+            OperationKind::Poll(direction) => Event::Ready(direction),
+            OperationKind::Watch(side) => match completion.result() {
                 Ok(events) if events & libc::POLLERR as u32 != 0 => Event::Watched(side),
                 _ => Event::Unwatched(side),
             },
-            What::Connect => self.connected(completion, io),
+            OperationKind::Connect => self.connected(completion, io),
         }
     }
 
@@ -234,12 +234,14 @@ impl Slot {
         }
     }
 
-    pub(super) fn token(&self, what: What) -> u64 {
+    pub(super) fn token(&self, what: OperationKind) -> u64 {
         Token::Session { slot: self.number, generation: self.generation, what }.pack()
     }
 
-    fn mark_in_flight(&mut self, what: What) -> u64 {
-        if let What::Send(direction) | What::SendParked(direction) | What::Poll(direction) = what {
+    fn mark_in_flight(&mut self, what: OperationKind) -> u64 {
+        if let OperationKind::Send(direction) | OperationKind::SendParked(direction) | OperationKind::Poll(direction) =
+            what
+        {
             self.in_flight[direction as usize] = what;
         }
         self.token(what)
@@ -287,7 +289,7 @@ impl Slot {
         }
     }
 
-    /// What looks like the end of a stream is a reset, whose error a send to the same socket took away. The completion of that send
+    /// OperationKind looks like the end of a stream is a reset, whose error a send to the same socket took away. The completion of that send
     /// still queues: a direct call overtakes it.
     fn hides_reset(&self, direction: Direction, source: BorrowedFd<'_>) -> bool {
         let pending = self.pending.front(Direction::from(direction.sink()));
@@ -326,7 +328,7 @@ impl Slot {
     }
 
     fn park(&mut self, direction: Direction, io: &mut Resources) {
-        let token = self.mark_in_flight(What::SendParked(direction));
+        let token = self.mark_in_flight(OperationKind::SendParked(direction));
         self.pending.park(direction, io);
         if let (Pending::Parked(parking), Some(socket)) = (self.pending.front(direction), self.socket(direction.sink()))
         {
@@ -343,11 +345,11 @@ impl Slot {
         let (Some(mut pipe), Some((source, sink))) = (pipe, sockets) else {
             io.own_counters().pipes_refused.add(1);
             io.emit_rarely(Cause::NoPipe, || WorkerEvent::NoPipe);
-            return Event::Moved { direction, bytes: 0, size: BUFFER_SIZE, turn: Turn::NoPipe };
+            return Event::Moved { direction, bytes: 0, size: BUFFER_SIZE, turn: SpliceEnd::NoPipe };
         };
         let (bytes, mut turn) = splice::turn(source, &mut pipe, sink);
-        if turn == Turn::End && self.hides_reset(direction, source) {
-            turn = Turn::SourceBroken;
+        if turn == SpliceEnd::End && self.hides_reset(direction, source) {
+            turn = SpliceEnd::SourceBroken;
         }
         if pipe.filled() == 0 {
             io.pipes.give_back(pipe);

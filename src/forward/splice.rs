@@ -2,7 +2,7 @@
 
 use std::os::fd::BorrowedFd;
 
-use super::flow::Turn;
+use super::flow::SpliceEnd;
 use crate::sys::pipe::Pipe;
 use crate::sys::{Errno, socket};
 
@@ -12,7 +12,7 @@ const BUDGET: usize = 1 << 20;
 const WORTH_ANOTHER: usize = 64 * 1024;
 
 /// Moves up to the budget. Answers the bytes that the sink took, and what ended the turn.
-pub(super) fn turn(source: BorrowedFd<'_>, pipe: &mut Pipe, sink: BorrowedFd<'_>) -> (usize, Turn) {
+pub(super) fn turn(source: BorrowedFd<'_>, pipe: &mut Pipe, sink: BorrowedFd<'_>) -> (usize, SpliceEnd) {
     let mut delivered = 0;
     loop {
         let mut filled = usize::MAX;
@@ -20,23 +20,25 @@ pub(super) fn turn(source: BorrowedFd<'_>, pipe: &mut Pipe, sink: BorrowedFd<'_>
         if pipe.filled() == 0 {
             filled = match pipe.fill(source) {
                 // It may hide a reset.
-                Ok(0) if socket::take_error(source).is_ok() => return (delivered, Turn::End),
-                Ok(0) => return (delivered, Turn::SourceBroken),
+                Ok(0) if socket::take_error(source).is_ok() => return (delivered, SpliceEnd::End),
+                Ok(0) => return (delivered, SpliceEnd::SourceBroken),
                 Ok(filled) => filled,
-                Err(Errno::AGAIN) => return (delivered, Turn::Drained),
+                Err(Errno::AGAIN) => return (delivered, SpliceEnd::Drained),
                 // The socket cannot be spliced from.
-                Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::NOMEM) => return (delivered, Turn::NoPipe),
-                Err(_) => return (delivered, Turn::SourceBroken),
+                Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::NOMEM) => {
+                    return (delivered, SpliceEnd::NoPipe);
+                }
+                Err(_) => return (delivered, SpliceEnd::SourceBroken),
             };
         }
         match pipe.empty(sink) {
-            Ok(0) => return (delivered, Turn::SinkBroken),
+            Ok(0) => return (delivered, SpliceEnd::SinkBroken),
             Ok(bytes) => delivered += bytes,
-            Err(Errno::AGAIN | Errno::NOMEM) => return (delivered, Turn::SinkFull),
-            Err(_) => return (delivered, Turn::SinkBroken),
+            Err(Errno::AGAIN | Errno::NOMEM) => return (delivered, SpliceEnd::SinkFull),
+            Err(_) => return (delivered, SpliceEnd::SinkBroken),
         }
         if pipe.filled() == 0 && (filled < WORTH_ANOTHER || delivered >= BUDGET) {
-            return (delivered, Turn::Drained);
+            return (delivered, SpliceEnd::Drained);
         }
     }
 }
@@ -66,7 +68,7 @@ mod tests {
         socket::finish(sender.as_fd()).unwrap();
         socket::reset(sender.as_fd());
         // The kernel says the end first, and keeps the error.
-        assert_eq!(turn(source.as_fd(), &mut pipe, sink.as_fd()), (0, Turn::SourceBroken));
+        assert_eq!(turn(source.as_fd(), &mut pipe, sink.as_fd()), (0, SpliceEnd::SourceBroken));
     }
 
     #[test]
@@ -74,7 +76,7 @@ mod tests {
         let ((sender, source), (sink, _receiver)) = (connection(), connection());
         socket::finish(sender.as_fd()).unwrap();
         let mut pipe = Pipe::new(true).unwrap();
-        assert_eq!(turn(source.as_fd(), &mut pipe, sink.as_fd()), (0, Turn::End));
+        assert_eq!(turn(source.as_fd(), &mut pipe, sink.as_fd()), (0, SpliceEnd::End));
     }
 
     #[test]

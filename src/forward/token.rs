@@ -1,4 +1,4 @@
-//! What a completion belongs to, packed into the 64 bits that the ring carries along. Nothing else knows the packing.
+//! OperationKind a completion belongs to, packed into the 64 bits that the ring carries along. Nothing else knows the packing.
 
 use super::flow::Direction;
 use super::session::Side;
@@ -8,7 +8,7 @@ use crate::sys::ring::ACCEPT;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Token {
     /// An operation of a session: its slot, the slot's generation, and what it was.
-    Session { slot: u32, generation: u32, what: What },
+    Session { slot: u32, generation: u32, what: OperationKind },
     /// A listener's accept, by the listener's number.
     Accept(u32),
     /// The mailbox's wake-up.
@@ -19,7 +19,7 @@ pub(super) enum Token {
 
 /// Which operation of a session completed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum What {
+pub(super) enum OperationKind {
     Connect,
     Receive(Direction),
     Send(Direction),
@@ -33,21 +33,21 @@ pub(super) const SLOTS: usize = 1 << 24;
 
 const WAKE: u64 = 17;
 const NOBODY: u64 = 18;
-const SESSION: [What; 11] = [
-    What::Connect,
-    What::Receive(Direction::In),
-    What::Receive(Direction::Out),
-    What::Send(Direction::In),
-    What::Send(Direction::Out),
-    What::SendParked(Direction::In),
-    What::SendParked(Direction::Out),
-    What::Poll(Direction::In),
-    What::Poll(Direction::Out),
-    What::Watch(Side::Client),
-    What::Watch(Side::Backend),
+const SESSION: [OperationKind; 11] = [
+    OperationKind::Connect,
+    OperationKind::Receive(Direction::In),
+    OperationKind::Receive(Direction::Out),
+    OperationKind::Send(Direction::In),
+    OperationKind::Send(Direction::Out),
+    OperationKind::SendParked(Direction::In),
+    OperationKind::SendParked(Direction::Out),
+    OperationKind::Poll(Direction::In),
+    OperationKind::Poll(Direction::Out),
+    OperationKind::Watch(Side::Client),
+    OperationKind::Watch(Side::Backend),
 ];
 
-impl What {
+impl OperationKind {
     fn index(self) -> u64 {
         match self {
             Self::Connect => 0,

@@ -27,7 +27,7 @@ use crate::sys::ring::{self, Completion, Readiness, Ring};
 use crate::sys::{Errno, socket};
 use crate::table::{Permit, Permits, Settings, Table};
 
-/// What a worker is given.
+/// OperationKind a worker is given.
 #[derive(Debug)]
 pub struct Share {
     /// Its number, from 0 on.
@@ -42,7 +42,7 @@ pub struct Share {
     pub table: Arc<ArcSwap<Table>>,
     /// Sessions of the whole process.
     pub process: Arc<Permits>,
-    /// What workers count of themselves.
+    /// OperationKind workers count of themselves.
     pub counters: Arc<PerWorker<WorkerCounters>>,
     /// Where commands arrive.
     pub mailbox: Mailbox,
@@ -116,7 +116,7 @@ impl Worker {
     /// Serves until a stop is complete.
     ///
     /// # Errors
-    /// What makes it impossible to serve on.
+    /// OperationKind makes it impossible to serve on.
     pub fn run(mut self) -> Result<(), Fault> {
         let mut completions = Vec::with_capacity(1024);
         self.io.ring.poll(Token::Wake.pack(), self.mailbox.wake(), Readiness::Readable);

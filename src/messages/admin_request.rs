@@ -26,7 +26,7 @@ pub enum AdminRequest {
     Upgrade {
         /// Who asks.
         by: String,
-        /// Where the outcome goes: the new process's id, or why this one serves on.
+        /// Where the outcome goes: the new process's id, or why this one keeps serving.
         answer: oneshot::Sender<Result<u32, String>>,
     },
     /// Drain a backend for a limited time.

@@ -105,7 +105,7 @@ pub struct Orphaned {
 impl std::fmt::Display for Orphaned {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { service, backend, address, generation, .. } = self;
-        write!(f, "{service}: {backend} ({address}), removed by reload {generation}")
+        write!(f, "{service}: {backend} ({address}), removed by the reload to generation {generation}")
     }
 }
 

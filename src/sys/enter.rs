@@ -79,7 +79,7 @@ fn enter(ring: RawFd, pushed: u32, least: u32, flags: u32, timeout: Option<Durat
     let timeout = timeout.as_ref().map_or(ptr::null(), ptr::from_ref);
     let arguments = Arguments { signals: 0, signals_size: 8, least_wait: 0, timeout };
     let (address, size) = (&raw const arguments, size_of::<Arguments>());
-    // SAFETY: the kernel reads the arguments and the timeout during the call, and both live until after it. What the entries submitted point
+    // SAFETY: the kernel reads the arguments and the timeout during the call, and both live until after it. OperationKind the entries submitted point
     // to is the matter of `Ring::push`.
     let outcome = unsafe { libc::syscall(libc::SYS_io_uring_enter, ring, pushed, least, flags, address, size) };
     if outcome < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }

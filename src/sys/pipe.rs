@@ -6,7 +6,7 @@ use rustix::pipe::{PipeFlags, SpliceFlags};
 
 use super::Errno;
 
-/// What a big pipe is asked to hold: 256 slots, the most that an unprivileged user gets (`fs.pipe-max-size`).
+/// OperationKind a big pipe is asked to hold: 256 slots, the most that an unprivileged user gets (`fs.pipe-max-size`).
 pub const BIG: usize = 1 << 20;
 /// A pipe with less (two pages, when the user's budget is spent: pipe(7), `pipe-user-pages-soft`) is not worth its descriptors.
 const WORTHWHILE: usize = 64 * 1024;
@@ -25,7 +25,7 @@ impl Pipe {
     /// A new pipe, as big as the user's budget allows if `big`.
     ///
     /// # Errors
-    /// What the kernel says; `EPERM` where the budget leaves only a pipe too small to be of use.
+    /// OperationKind the kernel says; `EPERM` where the budget leaves only a pipe too small to be of use.
     pub fn new(big: bool) -> Result<Self, Errno> {
         let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         if big {

@@ -34,7 +34,7 @@ const KERNEL_THREADS: u32 = 2;
 /// The bit of a token that tells accepts: the ring sets it in their tokens, and clears it in all others.
 pub const ACCEPT: u64 = 1 << 7;
 
-/// What became of one operation. There is one of each, because it may bring a descriptor.
+/// OperationKind became of one operation. There is one of each, because it may bring a descriptor.
 #[derive(Debug)]
 pub struct Completion {
     token: u64,
@@ -71,7 +71,7 @@ impl Completion {
     /// The connection that an accept brought.
     ///
     /// # Errors
-    /// What accept(2) says; `EINVAL` where the operation was no accept.
+    /// OperationKind accept(2) says; `EINVAL` where the operation was no accept.
     pub fn accepted(self) -> Result<OwnedFd, Errno> {
         use std::os::fd::FromRawFd;
         if self.token & ACCEPT == 0 {
@@ -91,7 +91,7 @@ struct Parked {
     sent: usize,
 }
 
-/// What is parked, by the number that [`Ring::park`] gave.
+/// OperationKind is parked, by the number that [`Ring::park`] gave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Parking(u32);
 
@@ -109,7 +109,7 @@ pub struct Ring {
     enter: Enter,
     /// Completions fetched early, to make room for submissions.
     spilled: Vec<Completion>,
-    /// What made the ring unusable; the next wait tells.
+    /// OperationKind made the ring unusable; the next wait tells.
     failure: Option<io::Error>,
 }
 
@@ -226,7 +226,7 @@ impl Ring {
         self.push(token, receive::entry(socket, poll_first, self.features.multishot_receive));
     }
 
-    /// What a completed [`Ring::receive`] brought: bytes in a buffer; none at the end of the stream.
+    /// OperationKind a completed [`Ring::receive`] brought: bytes in a buffer; none at the end of the stream.
     ///
     /// # Errors
     /// `ENOBUFS` if no buffer was free, `EAGAIN` if there was nothing after all, else what broke the connection.
@@ -352,7 +352,7 @@ impl Ring {
     }
 }
 
-/// What [`Ring::poll`] waits for. Errors and hang-ups are reported with each.
+/// OperationKind [`Ring::poll`] waits for. Errors and hang-ups are reported with each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readiness {
     /// Bytes or the end of the stream.

@@ -1,4 +1,4 @@
-//! What a call that failed says of this machine: whether it was short of something, and what to do about it.
+//! OperationKind a call that failed says of this machine: whether it was short of something, and what to do about it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ pub fn is_local(error: Errno) -> bool {
     )
 }
 
-/// What helps where a call has failed, whichever it was. What an error says of one call alone, its caller knows.
+/// OperationKind helps where a call has failed, whichever it was. OperationKind an error says of one call alone, its caller knows.
 pub fn remedy(error: Errno) -> &'static str {
     match error {
         Errno::MFILE => "raise the limit of descriptors (LimitNOFILE= in the unit, ulimit -n)",
@@ -33,7 +33,7 @@ pub fn remedy(error: Errno) -> &'static str {
     }
 }
 
-/// What helps where a thread or a descriptor cannot be had.
+/// OperationKind helps where a thread or a descriptor cannot be had.
 pub fn remedy_at_start(error: &io::Error) -> &'static str {
     match Errno::from_io_error(error) {
         Some(Errno::AGAIN) => "raise the limit of threads and processes (TasksMax= in the unit, ulimit -u)",
@@ -42,7 +42,7 @@ pub fn remedy_at_start(error: &io::Error) -> &'static str {
     }
 }
 
-/// What helps where this machine cannot listen on a TCP address; `freebind`: where the configuration has that key.
+/// OperationKind helps where this machine cannot listen on a TCP address; `freebind`: where the configuration has that key.
 pub fn remedy_of_listening_at(error: &io::Error, address: SocketAddr, freebind: bool) -> String {
     match error.kind() {
         io::ErrorKind::AddrNotAvailable => address::remedy(address::absence(address), address, freebind),
@@ -50,7 +50,7 @@ pub fn remedy_of_listening_at(error: &io::Error, address: SocketAddr, freebind: 
     }
 }
 
-/// What helps where something cannot be listened on.
+/// OperationKind helps where something cannot be listened on.
 pub fn remedy_of_listening(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => {

@@ -132,7 +132,7 @@ pub fn shares_its_address(socket: BorrowedFd<'_>) -> bool {
 /// Listens on a bound socket.
 ///
 /// # Errors
-/// What listen(2) says.
+/// OperationKind listen(2) says.
 pub fn listen(socket: BorrowedFd<'_>) -> io::Result<()> {
     Ok(rustix::net::listen(socket, BACKLOG)?)
 }
@@ -228,9 +228,9 @@ pub fn is_closed(socket: BorrowedFd<'_>) -> bool {
     information(socket).is_some_and(|info| info.tcpi_state == CLOSE)
 }
 
-/// What the kernel knows of the other end's signs of life (`TCP_INFO`, tcp(7)).
+/// OperationKind the kernel knows of the other end's signs of life (`TCP_INFO`, tcp(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SignsOfLife {
+pub struct TcpLiveness {
     /// How long ago the peer's kernel last acknowledged anything, also a window probe.
     pub since_acknowledgement: Duration,
     /// Segments are sent and not acknowledged.
@@ -244,8 +244,8 @@ pub struct SignsOfLife {
 }
 
 /// Asks the kernel. `None` on a socket that is not TCP.
-pub fn signs_of_life(socket: BorrowedFd<'_>) -> Option<SignsOfLife> {
-    information(socket).map(|info| SignsOfLife {
+pub fn tcp_liveness(socket: BorrowedFd<'_>) -> Option<TcpLiveness> {
+    information(socket).map(|info| TcpLiveness {
         since_acknowledgement: Duration::from_millis(info.tcpi_last_ack_recv.into()),
         unacknowledged: info.tcpi_unacked > 0,
         unanswered_probes: info.tcpi_probes,

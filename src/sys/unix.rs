@@ -14,7 +14,7 @@ use super::Errno;
 
 /// Why there is no socket at a path.
 #[derive(Debug, Error)]
-pub enum Obstacle {
+pub enum UnixListenError {
     /// A process answers there: its id, unless it is too busy to be asked.
     #[error("a process listens there already")]
     Live(Option<i32>),
@@ -26,12 +26,12 @@ pub enum Obstacle {
     System(&'static str, #[source] io::Error),
 }
 
-impl From<Obstacle> for io::Error {
-    fn from(obstacle: Obstacle) -> Self {
+impl From<UnixListenError> for io::Error {
+    fn from(obstacle: UnixListenError) -> Self {
         match obstacle {
-            Obstacle::Live(_) => Errno::ADDRINUSE.into(),
-            Obstacle::NotASocket => Self::new(io::ErrorKind::AlreadyExists, obstacle.to_string()),
-            Obstacle::System(_, error) => error,
+            UnixListenError::Live(_) => Errno::ADDRINUSE.into(),
+            UnixListenError::NotASocket => Self::new(io::ErrorKind::AlreadyExists, obstacle.to_string()),
+            UnixListenError::System(_, error) => error,
         }
     }
 }
@@ -41,7 +41,7 @@ impl From<Obstacle> for io::Error {
 ///
 /// # Errors
 /// Somebody answers there, something else is in the way, or the system refuses.
-pub fn listen(path: &Path, mode: u32, backlog: i32) -> Result<(OwnedFd, SocketFile), Obstacle> {
+pub fn listen(path: &Path, mode: u32, backlog: i32) -> Result<(OwnedFd, SocketFile), UnixListenError> {
     make_way(path)?;
     let listen = || {
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
@@ -53,30 +53,30 @@ pub fn listen(path: &Path, mode: u32, backlog: i32) -> Result<(OwnedFd, SocketFi
         socket.listen(backlog)?;
         Ok((socket.into(), file))
     };
-    listen().map_err(|error| Obstacle::System("listen on", error))
+    listen().map_err(|error| UnixListenError::System("listen on", error))
 }
 
 /// Removes the socket of a dead process; anything else that stands at `path` is an error.
-fn make_way(path: &Path) -> Result<(), Obstacle> {
+fn make_way(path: &Path) -> Result<(), UnixListenError> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(Obstacle::System("look at", error)),
+        Err(error) => return Err(UnixListenError::System("look at", error)),
         // A connect to a regular file is refused, too.
-        Ok(found) if !found.file_type().is_socket() => return Err(Obstacle::NotASocket),
+        Ok(found) if !found.file_type().is_socket() => return Err(UnixListenError::NotASocket),
         Ok(_) => {}
     }
-    let asking = |error| Obstacle::System("ask who serves", error);
+    let asking = |error| UnixListenError::System("ask who serves", error);
     let client = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(asking)?;
     // A listener whose queue is full would hold a blocking connect up.
     client.set_nonblocking(true).map_err(asking)?;
     match SockAddr::unix(path).and_then(|address| client.connect(&address)) {
         Ok(()) => {
             let peer = rustix::net::sockopt::socket_peercred(&client);
-            Err(Obstacle::Live(peer.ok().map(|peer| peer.pid.as_raw_nonzero().get())))
+            Err(UnixListenError::Live(peer.ok().map(|peer| peer.pid.as_raw_nonzero().get())))
         }
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(Obstacle::Live(None)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(UnixListenError::Live(None)),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            fs::remove_file(path).map_err(|error| Obstacle::System("remove a dead process's socket", error))
+            fs::remove_file(path).map_err(|error| UnixListenError::System("remove a dead process's socket", error))
         }
         Err(error) => Err(asking(error)),
     }
@@ -160,7 +160,7 @@ mod tests {
         let path = directory.path().join("listener");
         let (first, first_file) = listen(&path, 0o666, 1).unwrap();
         let live = listen(&path, 0o666, 1).unwrap_err();
-        assert!(matches!(live, Obstacle::Live(Some(pid)) if pid == std::process::id() as i32), "{live:?}");
+        assert!(matches!(live, UnixListenError::Live(Some(pid)) if pid == std::process::id() as i32), "{live:?}");
         assert_eq!(io::Error::from(live).kind(), io::ErrorKind::AddrInUse);
         drop(first);
         // Its inode stays in use, so that the next file cannot have the same.

@@ -8,10 +8,10 @@ use super::backend::{Backend, Permit};
 use super::first::First;
 use super::least_connections::LeastConnections;
 use super::random_two::RandomTwo;
+use super::rotation::{Moved, Rotation, Superseded};
 use super::round_robin::RoundRobin;
 use super::service::Member;
 use super::source_hash::SourceHash;
-use super::turns::{Moved, Superseded, Turns};
 
 /// How a service chooses among its primaries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -58,13 +58,13 @@ pub(super) enum Chooser {
 impl Chooser {
     /// Those with a share above 0 serve.
     pub(super) fn new(algorithm: Algorithm, members: &[Member], before: Option<Before<'_>>) -> Self {
-        let turns = |weighted| {
-            let turns = before.as_ref().and_then(|before| Some((before.chooser.turns()?, before.moved.clone())));
-            Turns::new(weighted, turns)
+        let rotation = |weighted| {
+            let before = before.as_ref().and_then(|before| Some((before.chooser.rotation()?, before.moved.clone())));
+            Rotation::new(weighted, before)
         };
         match algorithm {
-            Algorithm::RoundRobin => Self::RoundRobin(RoundRobin::new(turns(weighted(members)))),
-            Algorithm::LeastConnections => Self::LeastConnections(LeastConnections::new(turns(weighted(members)))),
+            Algorithm::RoundRobin => Self::RoundRobin(RoundRobin::new(rotation(weighted(members)))),
+            Algorithm::LeastConnections => Self::LeastConnections(LeastConnections::new(rotation(weighted(members)))),
             Algorithm::RandomTwo => Self::RandomTwo(RandomTwo::new(&weighted(members).serving)),
             Algorithm::SourceHash => {
                 let entries = match before {
@@ -100,13 +100,13 @@ impl Chooser {
 
     /// Its table is published: the order goes on where the one before is.
     pub(super) fn take_over(&self) {
-        self.turns().into_iter().for_each(|turns| turns.take_over());
+        self.rotation().into_iter().for_each(|rotation| rotation.take_over());
     }
 
-    fn turns(&self) -> Option<&Arc<Turns>> {
+    fn rotation(&self) -> Option<&Arc<Rotation>> {
         match self {
-            Self::RoundRobin(chooser) => Some(chooser.turns()),
-            Self::LeastConnections(chooser) => Some(chooser.turns()),
+            Self::RoundRobin(chooser) => Some(chooser.rotation()),
+            Self::LeastConnections(chooser) => Some(chooser.rotation()),
             Self::RandomTwo(_) | Self::SourceHash(_) | Self::First(_) => None,
         }
     }

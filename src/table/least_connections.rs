@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::algorithm::Candidates;
 use super::backend::{Backend, Permit};
-use super::turns::{Superseded, Turns};
+use super::rotation::{Rotation, Superseded};
 
 /// How often a pick looks again because another worker was faster. Each time, that one has got on.
 const LOOKS: usize = 64;
@@ -13,24 +13,24 @@ const LOOKS: usize = 64;
 #[derive(Debug)]
 pub(super) struct LeastConnections {
     /// Where to begin to look: with nothing to tell them apart, each is first as often as its weight says.
-    turns: Arc<Turns>,
+    rotation: Arc<Rotation>,
     /// Where each backend stands among those who may serve, by its index.
     positions: Box<[u32]>,
 }
 
 impl LeastConnections {
-    pub(super) fn new(turns: Arc<Turns>) -> Self {
-        let mut positions = vec![0; turns.serving().last().map_or(0, |one| one.index as usize + 1)];
-        turns.serving().iter().zip(0..).for_each(|(one, position)| positions[one.index as usize] = position);
-        Self { turns, positions: positions.into() }
+    pub(super) fn new(rotation: Arc<Rotation>) -> Self {
+        let mut positions = vec![0; rotation.serving().last().map_or(0, |one| one.index as usize + 1)];
+        rotation.serving().iter().zip(0..).for_each(|(one, position)| positions[one.index as usize] = position);
+        Self { rotation, positions: positions.into() }
     }
 
-    pub(super) fn turns(&self) -> &Arc<Turns> {
-        &self.turns
+    pub(super) fn rotation(&self) -> &Arc<Rotation> {
+        &self.rotation
     }
 
     pub(super) fn choose(&self, candidates: &Candidates<'_>) -> Result<Option<Permit<Backend>>, Superseded> {
-        let Some(index) = self.turns.step()? else { return Ok(None) };
+        let Some(index) = self.rotation.step()? else { return Ok(None) };
         let start = self.positions[index as usize] as usize;
         for _ in 0..LOOKS {
             let Some((index, taken)) = self.least(candidates, start) else { return Ok(None) };
@@ -44,7 +44,7 @@ impl LeastConnections {
 
     /// The least loaded one that is neither tried nor full, and how many sessions it has.
     fn least(&self, candidates: &Candidates<'_>, start: usize) -> Option<(u32, u32)> {
-        let (before, after) = self.turns.serving().split_at(start);
+        let (before, after) = self.rotation.serving().split_at(start);
         let mut least: Option<(u32, u32)> = None;
         // More than any number of sessions: whoever comes first is less loaded.
         let (mut its, mut weight) = (1_u64 << 40, 1);

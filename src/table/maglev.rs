@@ -10,20 +10,20 @@ const FREE: u16 = u16::MAX;
 
 /// Which of the backends, given by identity and weight, has each entry. Those past the first 65,535 get none.
 pub(super) fn table<'a>(backends: impl Iterator<Item = (String, u16)> + 'a) -> Box<[u16]> {
-    let mut turns: Vec<Turn> =
-        backends.zip(0..FREE).map(|((identity, weight), index)| Turn::new(&identity, weight, index)).collect();
-    let heaviest = turns.iter().map(|turn| turn.weight).max().unwrap_or(1).max(1);
+    let mut preferences: Vec<Preference> =
+        backends.zip(0..FREE).map(|((identity, weight), index)| Preference::new(&identity, weight, index)).collect();
+    let heaviest = preferences.iter().map(|preference| preference.weight).max().unwrap_or(1).max(1);
     let mut table = vec![FREE; SIZE];
-    let mut left = if turns.is_empty() { 0 } else { SIZE };
+    let mut left = if preferences.is_empty() { 0 } else { SIZE };
     // In each round every backend's credit grows by its weight; at the heaviest's weight it may take one entry, so that shares
     // follow the weights without favour for the first in the file beyond one entry.
     while left > 0 {
-        for turn in &mut turns {
-            turn.credit += turn.weight;
-            if turn.credit >= heaviest && left > 0 {
-                turn.credit -= heaviest;
-                let entry = turn.next_free(&table);
-                table[entry] = turn.index;
+        for preference in &mut preferences {
+            preference.credit += preference.weight;
+            if preference.credit >= heaviest && left > 0 {
+                preference.credit -= heaviest;
+                let entry = preference.next_free(&table);
+                table[entry] = preference.index;
                 left -= 1;
             }
         }
@@ -32,7 +32,7 @@ pub(super) fn table<'a>(backends: impl Iterator<Item = (String, u16)> + 'a) -> B
 }
 
 /// One backend's preferences: a permutation of the entries, and how far along it is.
-struct Turn {
+struct Preference {
     index: u16,
     weight: u32,
     credit: u32,
@@ -40,7 +40,7 @@ struct Turn {
     skip: usize,
 }
 
-impl Turn {
+impl Preference {
     fn new(identity: &str, weight: u16, index: u16) -> Self {
         let at = (of_text(identity, 1) % SIZE as u64) as usize;
         // Any skip from 1 to SIZE - 1 visits every entry, SIZE being a prime.

@@ -9,12 +9,12 @@ mod maglev;
 mod mixing;
 mod queue;
 mod random_two;
+mod rotation;
 mod round_robin;
 mod service;
 mod source_hash;
 #[cfg(test)]
 mod tests;
-mod turns;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;

@@ -12,12 +12,12 @@ const DRAWS: u64 = 4;
 /// Walker's alias table over those who may serve (Vose 1991): one draw by weight costs one look.
 #[derive(Debug)]
 pub(super) struct RandomTwo {
-    columns: Box<[Column]>,
+    columns: Box<[AliasColumn]>,
     indices: Box<[u32]>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Column {
+struct AliasColumn {
     own: Serving,
     other: Serving,
     /// Of 2^32, how much of the column is its own.
@@ -73,13 +73,14 @@ impl RandomTwo {
     }
 }
 
-fn columns(serving: &[Serving]) -> Box<[Column]> {
+fn columns(serving: &[Serving]) -> Box<[AliasColumn]> {
     let total: u64 = serving.iter().map(|one| u64::from(one.weight)).sum();
     let count = serving.len() as u64;
     // What each has to give to columns, in units of which a column holds `total`.
     let mut left: Vec<u64> = serving.iter().map(|one| u64::from(one.weight) * count).collect();
     let (mut small, mut large): (Vec<usize>, Vec<usize>) = (0..serving.len()).partition(|&at| left[at] < total);
-    let mut columns: Vec<Column> = serving.iter().map(|&own| Column { own, other: own, part: 1 << 32 }).collect();
+    let mut columns: Vec<AliasColumn> =
+        serving.iter().map(|&own| AliasColumn { own, other: own, part: 1 << 32 }).collect();
     while let (Some(few), Some(&many)) = (small.pop(), large.last()) {
         columns[few].part = (left[few] << 32) / total;
         columns[few].other = serving[many];

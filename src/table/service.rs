@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::algorithm::{Algorithm, Before, Candidates, Chooser};
 use super::backend::{Backend, Permit};
-use super::turns::{Moved, Superseded};
+use super::rotation::{Moved, Superseded};
 use super::{ServiceState, Settings};
 
 /// A primary, and how much of it may be used now.

@@ -5,7 +5,7 @@ use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::harness::{
-    Acceptor, Backend, End, Machine, PATIENCE, Port, Setup, WorkerGone, admitted, assert_punctual, exchange,
+    Acceptor, Backend, End, Machine, PATIENCE, Port, Setup, Unanswering, admitted, assert_punctual, exchange,
     read_to_end, receive_to_end, reset, seed, send, served_by, wait_until,
 };
 
@@ -29,7 +29,7 @@ fn a_client_whose_backend_refuses_is_served_by_the_next_and_sees_nothing_of_it()
 #[test]
 fn what_a_client_has_sent_already_reaches_the_backend_that_serves_it_in_the_end() {
     let machine = Machine::shared();
-    let (refusing, deaf, backend) = (Port::refusing(), WorkerGone::new(), Acceptor::new());
+    let (refusing, deaf, backend) = (Port::refusing(), Unanswering::new(), Acceptor::new());
     let setup = Setup::new().backend("refusing", refusing.address).backend("deaf", deaf.address);
     let balancer = machine.start(setup.backend("up", backend.address).setting("connect: { timeout: 300ms }"));
     let (client, seed) = (balancer.connect(), seed());
@@ -94,7 +94,7 @@ fn when_all_refuse_the_client_is_reset_at_once_and_counted() {
 #[test]
 fn a_backend_that_swallows_connects_is_given_up_at_the_timeout_then_the_next_serves() {
     let machine = Machine::alone();
-    let (deaf, backend) = (WorkerGone::new(), Backend::named("up"));
+    let (deaf, backend) = (Unanswering::new(), Backend::named("up"));
     let setup = Setup::new().backend("deaf", deaf.address).backend("up", backend.address);
     let balancer = machine.start(setup.setting("connect: { timeout: 400ms }"));
     let mut given_up = 0;
@@ -112,7 +112,7 @@ fn a_backend_that_swallows_connects_is_given_up_at_the_timeout_then_the_next_ser
 #[test]
 fn when_all_swallow_connects_the_client_is_reset_after_all_timeouts() {
     let machine = Machine::alone();
-    let (one, two) = (WorkerGone::new(), WorkerGone::new());
+    let (one, two) = (Unanswering::new(), Unanswering::new());
     let setup = Setup::new().backend("one", one.address).backend("two", two.address);
     let balancer = machine.start(setup.setting("connect: { timeout: 300ms, attempts: 2 }"));
     let mut refused = 0;
@@ -130,7 +130,7 @@ fn when_all_swallow_connects_the_client_is_reset_after_all_timeouts() {
 #[test]
 fn a_client_that_leaves_while_it_is_being_connected_takes_the_connect_with_it() {
     let machine = Machine::shared();
-    let deaf = WorkerGone::new();
+    let deaf = Unanswering::new();
     let balancer = machine.start(Setup::new().backend("a", deaf.address).setting("connect: { timeout: 60s }"));
     let mut descriptors = balancer.process().descriptors();
     for round in 0..3 {
@@ -163,7 +163,7 @@ fn a_client_that_leaves_while_it_is_being_connected_takes_the_connect_with_it() 
 #[test]
 fn other_clients_are_served_while_a_connect_hangs() {
     let machine = Machine::shared();
-    let (deaf, backend) = (WorkerGone::new(), Backend::echo());
+    let (deaf, backend) = (Unanswering::new(), Backend::echo());
     let setup = Setup::new().workers(1).backend("a", backend.address);
     let balancer = machine.start(setup.service("slow").backend("deaf", deaf.address));
     let slow: Vec<TcpStream> = (0..50).map(|_| crate::harness::connect(balancer.address_of("slow"))).collect();

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::harness::{
-    Backend, Balancer, Machine, NEAR, Namespaces, PATIENCE, Port, Server, Setup, Tool, WorkerGone, admitted, connect,
+    Backend, Balancer, Machine, NEAR, Namespaces, PATIENCE, Port, Server, Setup, Tool, Unanswering, admitted, connect,
     exchange, free_port, served_by, wait_until,
 };
 
@@ -234,7 +234,7 @@ fn clients_that_come_before_the_first_probes_have_ended_wait_and_are_served() {
 #[test]
 fn how_a_probe_failed_is_told_apart() {
     let machine = Machine::shared();
-    let (refused, deaf, silent) = (Port::refusing(), WorkerGone::new(), Backend::echo());
+    let (refused, deaf, silent) = (Port::refusing(), Unanswering::new(), Backend::echo());
     let broken = Backend::new(|mut stream| {
         let _ = stream.read(&mut [0; 1024]);
         let _ = stream.write_all(b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n");

@@ -9,8 +9,8 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::harness::{
-    Backend, Balancer, Kills, Load, Machine, PATIENCE, Port, Setup, WorkerGone, admitted, connect, exchange, free_port,
-    is_reset, post, seed, served_by, wait_until,
+    Backend, Balancer, Kills, Load, Machine, PATIENCE, Port, Setup, Unanswering, admitted, connect, exchange,
+    free_port, is_reset, post, seed, served_by, wait_until,
 };
 
 pub(super) const PROBED: &str = "health: { interval: 100ms, timeout: 80ms, slow_start: 0s }";
@@ -315,7 +315,7 @@ fn sessions_of_a_drained_backend_are_closed_little_by_little_where_that_is_asked
 #[test]
 fn who_is_still_being_connected_to_a_backend_that_is_closed_is_served_by_another_and_left_alone_there() {
     let machine = Machine::shared();
-    let (sick, b) = (WorkerGone::new(), Backend::named("b"));
+    let (sick, b) = (Unanswering::new(), Backend::named("b"));
     let setup = Setup::new().backend("sick", sick.address).backend("b", b.address).setting("balance: first");
     // More than the close takes: nobody is rescued by it.
     let balancer = machine.start(setup.setting("connect: { timeout: 8s }"));
@@ -341,7 +341,7 @@ fn who_is_still_being_connected_to_a_backend_that_is_closed_is_served_by_another
 #[test]
 fn who_has_gone_from_a_sick_backend_to_another_is_not_closed_with_it() {
     let machine = Machine::shared();
-    let (sick, b) = (WorkerGone::new(), Backend::echo());
+    let (sick, b) = (Unanswering::new(), Backend::echo());
     let setup = Setup::new().workers(1).backend("sick", sick.address).backend("b", b.address);
     let setup = setup.setting("balance: first").setting("connect: { timeout: 700ms }");
     let balancer = machine.start(setup);
@@ -458,7 +458,12 @@ fn a_removed_server_is_watched_until_somebody_says_otherwise() {
     assert!(balancer.get("/v1/status").contains("\"orphans\": []"));
     in_order(
         &story(&balancer),
-        &[("orphan", "was removed by reload 2, up"), ("orphan", "up -> down"), ("start", ""), ("forget", "web-02")],
+        &[
+            ("orphan", "was removed by the reload to generation 2, up"),
+            ("orphan", "up -> down"),
+            ("start", ""),
+            ("forget", "web-02"),
+        ],
     );
     drop(listener);
     balancer.stop();

@@ -183,7 +183,7 @@ fn what_a_backend_or_a_person_says_is_text_and_never_markup() {
         &*drained,
         "1 of 3 serving, 2 missing",
         "would not survive the loss of one more",
-        "removed by reload 41",
+        "removed by the reload to generation 41",
         "is leaving",
     ] {
         assert!(text.contains(part), "{part} in {text}");

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use socket2::SockRef;
 
 use crate::harness::{
-    Acceptor, Backend, Balancer, Machine, NEAR, Namespaces, PATIENCE, Port, SLACK, Setup, WorkerGone, admitted,
+    Acceptor, Backend, Balancer, Machine, NEAR, Namespaces, PATIENCE, Port, SLACK, Setup, Unanswering, admitted,
     assert_ends_with_reset, echo, exchange, reset, wait_until,
 };
 
@@ -68,7 +68,7 @@ fn silence_a_reset_wrong_bytes_and_an_early_end_are_told_apart_from_what_was_exp
         let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
     });
     let closing = Backend::new(|mut stream| drop(stream.read(&mut [0; 16])));
-    let (parrot, deaf, dead) = (Backend::echo(), WorkerGone::new(), Port::refusing());
+    let (parrot, deaf, dead) = (Backend::echo(), Unanswering::new(), Port::refusing());
     let good = Backend::new(|mut stream| {
         let _ = stream.write_all(b"hello\r\n+PONG\r\n");
         let _ = stream.read_to_end(&mut Vec::new());
@@ -162,7 +162,7 @@ fn probes_that_find_no_local_port_do_not_count_and_pass_again_once_there_is_one(
 #[test]
 fn a_client_that_comes_before_the_first_probes_have_ended_is_served_as_soon_as_one_passes() {
     let machine = Machine::shared();
-    let (deaf, slow) = (WorkerGone::new(), slow("slow", Duration::from_millis(700), "200 OK"));
+    let (deaf, slow) = (Unanswering::new(), slow("slow", Duration::from_millis(700), "200 OK"));
     let setup = Setup::new().backend("deaf", deaf.address).backend("slow", slow.address);
     let balancer = machine.start(setup.setting("health: { probe: { http: {} }, interval: 5s, timeout: 5s }"));
     let clients: Vec<_> = (0..10).map(|_| balancer.connect()).collect();
@@ -184,7 +184,7 @@ fn a_client_that_comes_before_the_first_probes_have_ended_is_served_as_soon_as_o
 fn clients_that_wait_for_the_first_probes_are_refused_when_the_last_of_them_has_failed_and_not_before() {
     let machine = Machine::shared();
     let (deaf, broken) = (
-        WorkerGone::new(),
+        Unanswering::new(),
         Backend::new(|stream| {
             hear(stream);
             answer(stream, "500 Internal Server Error");

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::process::Signal;
 
 use crate::harness::{
-    Acceptor, Backend, Balancer, End, Machine, NEAR, Namespaces, PATIENCE, Port, Setup, WorkerGone, admitted,
+    Acceptor, Backend, Balancer, End, Machine, NEAR, Namespaces, PATIENCE, Port, Setup, Unanswering, admitted,
     assert_ends_with_reset, await_reset, connect, read_to_end, reset, wait_until,
 };
 
@@ -140,7 +140,7 @@ fn every_reason_of_a_refusal_is_told_as_the_manual_says() {
     let listen = || near.run(|| TcpListener::bind("127.0.0.1:0").expect("a port"));
     let (a, b, c) =
         (Backend::named_on(listen(), "a"), Backend::named_on(listen(), "b"), Backend::named_on(listen(), "c"));
-    let (dead, deaf) = (near.run(Port::refusing), near.run(WorkerGone::new));
+    let (dead, deaf) = (near.run(Port::refusing), near.run(Unanswering::new));
     let at = |port: u16| SocketAddr::from((NEAR, port));
     let setup = Setup::new().inside(&namespaces).process("drain: 1s").process("max_connections: 6");
     let setup = setup.listen(at(8080)).backend("a", a.address).setting("max_connections: 1");

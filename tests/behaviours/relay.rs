@@ -6,7 +6,7 @@ use std::net::{Shutdown, TcpStream};
 use socket2::SockRef;
 
 use crate::harness::{
-    Acceptor, Backend, Bytes, End, Machine, PATIENCE, Setup, WorkerGone, echo, exchange, exchange_bytes, read_to_end,
+    Acceptor, Backend, Bytes, End, Machine, PATIENCE, Setup, Unanswering, echo, exchange, exchange_bytes, read_to_end,
     receive, receive_to_end, reset, seed, send, send_in, wait_until,
 };
 
@@ -93,7 +93,7 @@ fn streams_up_to_a_gibibyte_arrive_exactly_both_ways_at_once() {
 #[test]
 fn what_a_client_sends_before_its_backend_is_connected_arrives_once_and_in_order() {
     let machine = Machine::shared();
-    let deaf = WorkerGone::new();
+    let deaf = Unanswering::new();
     let setup = Setup::new().backend("a", deaf.address).setting("connect: { timeout: 10s }");
     let balancer = machine.start(setup);
     let seed = seed();

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use super::seeing::{ask, http};
 use crate::harness::{
-    Acceptor, Backend, Balancer, Bytes, End, Machine, PATIENCE, SLACK, Setup, WorkerGone, assert_ends_with_reset,
+    Acceptor, Backend, Balancer, Bytes, End, Machine, PATIENCE, SLACK, Setup, Unanswering, assert_ends_with_reset,
     assert_took, await_reset, exchange, is_reset, read_to_end, receive_to_end, reset, seed, send, wait_until,
 };
 
@@ -193,14 +193,14 @@ fn a_second_signal_waits_for_no_client_of_the_administration_either() {
 #[test]
 fn a_client_that_is_being_connected_at_a_stop_is_not_left_hanging() {
     let machine = Machine::shared();
-    let deaf = WorkerGone::new();
+    let deaf = Unanswering::new();
     let setup = Setup::new().process("drain: 500ms").backend("a", deaf.address);
     let mut balancer = machine.start(setup.setting("connect: { timeout: 60s }"));
     let client = balancer.connect();
     balancer.await_number("/sessions", 1);
     balancer.signal(Signal::TERM);
     assert_ends_with_reset(&client);
-    wait_until("it is said that a client was refused", PATIENCE, || balancer.has_logged("refused: stopping"));
+    wait_until("it is said that a client was refused", PATIENCE, || balancer.has_logged("(stopping)"));
     let (code, _) = balancer.wait(Duration::from_secs(2));
     assert_eq!(code, Some(0));
 }

@@ -115,8 +115,11 @@ fn a_new_program_that_fails_leaves_the_old_one_serving_which_says_why() {
     let refused = |balancer: &Balancer, why: &str| {
         let (code, out, err) = balancer.command(&["upgrade"]);
         assert_eq!((code, &*out), (Some(1), ""), "{err}");
-        assert!(err.starts_with("error: not upgraded, the running process serves on: ") && err.contains(why), "{err}");
-        balancer.await_logged("not upgraded, this process serves on: ");
+        assert!(
+            err.starts_with("error: upgrade failed, the running process keeps serving: ") && err.contains(why),
+            "{err}"
+        );
+        balancer.await_logged("upgrade failed, this process keeps serving: ");
         assert_eq!(balancer.number("/pid"), pid);
         assert_eq!(served_by(address), "a");
     };
@@ -162,7 +165,7 @@ fn the_process_before_stops_when_told_to_and_says_no_to_everything_else() {
     wait_until("a reload is refused", PATIENCE, || balancer.has_logged("this process takes no clients any more: ask"));
     before.signal(Signal::USR2);
     wait_until("an upgrade is refused", PATIENCE, || {
-        balancer.has_logged("not upgraded, this process serves on: this process takes no clients any more")
+        balancer.has_logged("upgrade failed, this process keeps serving: this process takes no clients any more")
     });
     exchange(&before_the_upgrade);
     before.signal(Signal::TERM);

@@ -1,4 +1,4 @@
-//! What makes one history different from others: sizes, delays, scarcity, limits.
+//! OperationKind makes one history different from others: sizes, delays, scarcity, limits.
 
 use balancer::forward::session::{Limits, Millis};
 use fastrand::Rng;
@@ -8,7 +8,7 @@ use crate::connection::Connection;
 /// The conditions of a history.
 #[derive(Debug)]
 pub(crate) struct Conditions {
-    /// What a receive buffer holds.
+    /// OperationKind a receive buffer holds.
     pub(crate) buffer: u64,
     /// How long an operation takes at most once it could be done.
     pub(crate) lag: Millis,
@@ -19,7 +19,7 @@ pub(crate) struct Conditions {
     /// One receive in so many finds no buffer; one splice turn in so many no pipe.
     pub(crate) buffers_scarce: u32,
     pub(crate) pipes_scarce: u32,
-    /// What a pipe holds, and how much one turn may move.
+    /// OperationKind a pipe holds, and how much one turn may move.
     pub(crate) pipe: u64,
     pub(crate) budget: u64,
     /// Receives go through the buffer ring; else a poll and a direct call.

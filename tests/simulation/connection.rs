@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use balancer::forward::session::Millis;
-use balancer::sys::socket::SignsOfLife;
+use balancer::sys::socket::TcpLiveness;
 
 use crate::queue::{Bytes, Queue, length};
 
-/// What a receive meets.
+/// OperationKind a receive meets.
 #[derive(Debug)]
 pub(crate) enum Got {
     Bytes(Bytes),
@@ -79,7 +79,7 @@ impl Connection {
         }
     }
 
-    // What the balancer does.
+    // OperationKind the balancer does.
 
     /// recv(2) and splice(2): what arrived before a reset is still read; then the error, once; then 0. After a FIN always 0 (`SOCK_DONE`).
     pub(crate) fn receive(&mut self, most: u64) -> Got {
@@ -128,7 +128,7 @@ impl Connection {
         self.finished = true;
     }
 
-    /// What is not acknowledged is thrown away; so is what was not read.
+    /// OperationKind is not acknowledged is thrown away; so is what was not read.
     pub(crate) fn reset(&mut self) {
         self.gone = true;
         self.saw_reset |= !self.vanished && self.broken.is_none();
@@ -179,8 +179,8 @@ impl Connection {
         (self.sending.length() + u64::from(self.finished && !self.saw_end)) as usize
     }
 
-    pub(crate) fn signs(&self, now: Millis) -> Option<SignsOfLife> {
-        (!self.mute).then(|| SignsOfLife {
+    pub(crate) fn signs(&self, now: Millis) -> Option<TcpLiveness> {
+        (!self.mute).then(|| TcpLiveness {
             since_acknowledgement: Duration::from_millis(now - self.heard),
             unacknowledged: self.in_flight() && !self.dead(),
             unanswered_probes: self.probes.try_into().unwrap_or(u8::MAX),
@@ -194,7 +194,7 @@ impl Connection {
         !self.sending.is_empty() && self.inbox.room() > 0 || self.finished && !self.saw_end && self.sending.is_empty()
     }
 
-    // What the network and the peer's kernel do.
+    // OperationKind the network and the peer's kernel do.
 
     /// Something can arrive at the peer.
     pub(crate) fn deliverable(&self) -> bool {
@@ -231,7 +231,7 @@ impl Connection {
         self.probes += 1;
     }
 
-    // What the peer does.
+    // OperationKind the peer does.
 
     /// The peer reads; room in a window that was closed is announced at once, by an acknowledgement.
     pub(crate) fn peer_reads(&mut self, most: u64, now: Millis) {

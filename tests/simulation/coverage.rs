@@ -1,4 +1,4 @@
-//! What the histories reached: a simulation that never gets somewhere proves nothing about it.
+//! OperationKind the histories reached: a simulation that never gets somewhere proves nothing about it.
 
 use std::ops::AddAssign;
 

@@ -1,6 +1,6 @@
 //! The kernel's side of a model worker: operations in flight, when each is tried, and the order in which completions are taken.
 //!
-//! An operation takes effect when it is tried; completions queue up and are taken first in, first out, as from a ring. What the
+//! An operation takes effect when it is tried; completions queue up and are taken first in, first out, as from a ring. OperationKind the
 //! worker calls directly (splice turns, looks) takes effect at once and may so overtake completions that still queue.
 
 use std::collections::VecDeque;
@@ -12,7 +12,7 @@ use crate::connection::Got;
 use crate::queue::{Bytes, Queue, length};
 use crate::world::{Happening, World};
 
-/// What an operation in flight waits for.
+/// OperationKind an operation in flight waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Connect(Fate),
@@ -36,7 +36,7 @@ pub(crate) enum Kind {
     Watch,
 }
 
-/// What becomes of a connect.
+/// OperationKind becomes of a connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
     Succeeds,
@@ -54,7 +54,7 @@ pub(crate) struct Flight {
     pub(crate) done: bool,
 }
 
-/// What the worker and its kernel hold for a session.
+/// OperationKind the worker and its kernel hold for a session.
 #[derive(Debug, Default)]
 pub(crate) struct Kernel {
     flights: [Option<Flight>; 7],
@@ -67,9 +67,9 @@ pub(crate) struct Kernel {
     filled: [VecDeque<Bytes>; 2],
     /// Bytes in a buffer or parked, to be sent next.
     pub(crate) pending: [Bytes; 2],
-    /// What was received behind them.
+    /// OperationKind was received behind them.
     pub(crate) behind: [VecDeque<Bytes>; 2],
-    /// What is in hand is parked, until all of it is sent.
+    /// OperationKind is in hand is parked, until all of it is sent.
     pub(crate) parked: [bool; 2],
     /// The pipe that each direction has been lent.
     pub(crate) pipes: [Option<Queue>; 2],
@@ -110,7 +110,7 @@ impl Kernel {
         self.flights.iter().all(Option::is_none)
     }
 
-    /// What a receive has brought goes behind what is there already.
+    /// OperationKind a receive has brought goes behind what is there already.
     fn hold(&mut self, direction: Direction) {
         let index = direction as usize;
         let Some(bytes) = self.filled[index].pop_front() else { panic!("nothing was received") };
@@ -128,7 +128,7 @@ impl Kernel {
             || !self.pending[direction as usize].is_empty()
     }
 
-    /// What is sent makes room for what is behind it.
+    /// OperationKind is sent makes room for what is behind it.
     fn advance(&mut self, direction: Direction) {
         let index = direction as usize;
         if self.pending[index].is_empty() {

@@ -44,7 +44,7 @@ fn every_history_keeps_the_rules() {
     }
     let histories = number("BALANCER_HISTORIES").unwrap_or(HISTORIES);
     let failed = AtomicBool::new(false);
-    // What fails is told once, by its report.
+    // OperationKind fails is told once, by its report.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
     let parts = std::thread::scope(|scope| {

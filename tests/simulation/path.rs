@@ -1,6 +1,6 @@
 //! Which way the bytes of a direction should take: copied, or spliced while the stream is bulk.
 
-use balancer::forward::flow::Turn;
+use balancer::forward::flow::SpliceEnd;
 
 /// Full buffers in a row that make a stream bulk, and small turns in a row that end it.
 const STREAK: u32 = 3;
@@ -26,9 +26,9 @@ impl Path {
     }
 
     /// Answers whether the stream is no longer bulk.
-    pub(crate) fn moved(&mut self, small: bool, turn: Turn) -> bool {
-        let refused = turn == Turn::NoPipe;
-        if turn == Turn::Drained {
+    pub(crate) fn moved(&mut self, small: bool, turn: SpliceEnd) -> bool {
+        let refused = turn == SpliceEnd::NoPipe;
+        if turn == SpliceEnd::Drained {
             self.streak = if small { self.streak + 1 } else { 0 };
         }
         let leaves = refused || self.streak >= STREAK;

@@ -30,7 +30,7 @@ pub(crate) enum Act {
 #[derive(Debug)]
 pub(crate) struct Peer {
     script: VecDeque<Act>,
-    /// What it has read when it last looked.
+    /// OperationKind it has read when it last looked.
     read: u64,
     /// It does not read before this.
     pub(crate) reads_from: Millis,
@@ -99,7 +99,7 @@ fn some_act(random: &mut Rng, limits: &Limits, buffer: u64) -> Act {
     }
 }
 
-/// What a script ends with; without an end it is silent for ever.
+/// OperationKind a script ends with; without an end it is silent for ever.
 fn ending(random: &mut Rng, limits: &Limits) -> Vec<Act> {
     let pause = Act::Pause(some_time(random, limits));
     match random.u8(0..20) {

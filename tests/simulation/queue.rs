@@ -9,7 +9,7 @@ pub(crate) fn length(bytes: &Bytes) -> u64 {
     bytes.end - bytes.start
 }
 
-/// A bounded queue of bytes. What enters must follow what entered before, so that a byte lost, doubled or out of order shows at once.
+/// A bounded queue of bytes. OperationKind enters must follow what entered before, so that a byte lost, doubled or out of order shows at once.
 #[derive(Debug)]
 pub(crate) struct Queue {
     bytes: Bytes,

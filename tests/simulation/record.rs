@@ -1,9 +1,9 @@
-//! What the session was told and what it asked for, and the rules that each step is held against.
+//! OperationKind the session was told and what it asked for, and the rules that each step is held against.
 
-use balancer::forward::flow::{Direction, Turn};
+use balancer::forward::flow::{Direction, SpliceEnd};
 use balancer::forward::session::{Event, InFlight, Millis, NEVER, Operation, Side};
 use balancer::observe::counters::{Closed, Refused};
-use balancer::sys::socket::SignsOfLife;
+use balancer::sys::socket::TcpLiveness;
 
 use crate::kernel::Kind;
 use crate::path::Path;
@@ -84,7 +84,7 @@ impl World {
             Event::Stop(reason) => self.record.stopped = Some(reason),
             Event::BackendDrained if self.record.connected => self.record.stopped = Some(Closed::Drain),
             Event::BackendDrained => self.record.leaves = !self.record.waiting,
-            Event::Inspected(_, Some(SignsOfLife { since_sent: Some(ago), .. })) => {
+            Event::Inspected(_, Some(TcpLiveness { since_sent: Some(ago), .. })) => {
                 let sent = now.saturating_sub(ago.as_millis() as Millis);
                 self.coverage.slow_queue += u64::from(sent > self.record.active);
                 self.record.active = self.record.active.max(sent);
@@ -127,11 +127,11 @@ impl World {
                     self.record.active = now;
                 }
                 match turn {
-                    Turn::End => self.learn_end(direction),
-                    Turn::SourceBroken => self.learn_break(direction.source(), Some(direction)),
-                    Turn::SinkBroken => self.learn_break(direction.sink(), Some(direction)),
-                    Turn::Drained => self.record.more[direction as usize] = false,
-                    Turn::SinkFull | Turn::NoPipe => {}
+                    SpliceEnd::End => self.learn_end(direction),
+                    SpliceEnd::SourceBroken => self.learn_break(direction.source(), Some(direction)),
+                    SpliceEnd::SinkBroken => self.learn_break(direction.sink(), Some(direction)),
+                    SpliceEnd::Drained => self.record.more[direction as usize] = false,
+                    SpliceEnd::SinkFull | SpliceEnd::NoPipe => {}
                 }
             }
             _ => {}
@@ -155,7 +155,7 @@ impl World {
         let (now, record) = (self.now, &mut self.record);
         let from = Direction::from(side);
         if during == Some(from) && self.kernel.sends(from) {
-            // What it sent before is still on its way to the sink.
+            // OperationKind it sent before is still on its way to the sink.
             self.coverage.broken_behind += 1;
             record.dry[from as usize] = true;
             during = None;

@@ -12,7 +12,7 @@ const LATE: Millis = 100;
 const PROMPT: Millis = 500;
 /// Writes that the session sees within 50 ms of one another count as one; each may be seen 10 ms late.
 const COALESCED: Millis = 50 + 10;
-/// What a session may not know yet: completions that queue, an acknowledgement between two looks.
+/// OperationKind a session may not know yet: completions that queue, an acknowledgement between two looks.
 const UNSEEN: Millis = 200;
 
 impl World {

@@ -1,6 +1,6 @@
 //! The model worker: carries out operations as their documentation says.
 
-use balancer::forward::flow::{Direction, Turn};
+use balancer::forward::flow::{Direction, SpliceEnd};
 use balancer::forward::session::{Event, InFlight, NEVER, Operation};
 use balancer::observe::counters::Refused;
 
@@ -102,52 +102,54 @@ impl World {
         let size = self.conditions.buffer as usize;
         let (bytes, turn) = self.splice(direction);
         match turn {
-            Turn::NoPipe => self.coverage.no_pipe += 1,
-            Turn::SinkFull => self.coverage.sink_full += 1,
-            Turn::SinkBroken => {}
-            Turn::Drained | Turn::End | Turn::SourceBroken => self.kernel.pipes[direction as usize] = None,
+            SpliceEnd::NoPipe => self.coverage.no_pipe += 1,
+            SpliceEnd::SinkFull => self.coverage.sink_full += 1,
+            SpliceEnd::SinkBroken => {}
+            SpliceEnd::Drained | SpliceEnd::End | SpliceEnd::SourceBroken => {
+                self.kernel.pipes[direction as usize] = None
+            }
         }
         Event::Moved { direction, bytes: bytes as usize, size, turn }
     }
 
-    fn splice(&mut self, direction: Direction) -> (u64, Turn) {
+    fn splice(&mut self, direction: Direction) -> (u64, SpliceEnd) {
         let index = direction as usize;
         if self.kernel.pipes[index].is_none() {
             if self.one_in(self.conditions.pipes_scarce) {
-                return (0, Turn::NoPipe);
+                return (0, SpliceEnd::NoPipe);
             }
             // Positions in the pipe go on where the source's queue stands.
             let start = self.connections[direction.source() as usize].received.left();
             self.kernel.pipes[index] = Some(Queue::new(start, self.conditions.pipe));
         }
-        let Some(mut pipe) = self.kernel.pipes[index].take() else { return (0, Turn::NoPipe) };
+        let Some(mut pipe) = self.kernel.pipes[index].take() else { return (0, SpliceEnd::NoPipe) };
         let outcome = self.splice_through(&mut pipe, direction);
         self.kernel.pipes[index] = Some(pipe);
         outcome
     }
 
-    fn splice_through(&mut self, pipe: &mut Queue, direction: Direction) -> (u64, Turn) {
+    fn splice_through(&mut self, pipe: &mut Queue, direction: Direction) -> (u64, SpliceEnd) {
         let (source, sink) = (direction.source(), direction.sink());
         let mut delivered = 0;
         loop {
             if pipe.is_empty() {
                 if delivered >= self.conditions.budget {
-                    return (delivered, Turn::Drained);
+                    return (delivered, SpliceEnd::Drained);
                 }
                 let most = if self.one_in(4) { self.random.u64(1..=pipe.room()) } else { pipe.room() };
                 match self.connections[source as usize].receive(most) {
                     Got::Bytes(bytes) => pipe.push(bytes),
-                    Got::Nothing => return (delivered, Turn::Drained),
-                    Got::End if self.hides_reset(source) => return (delivered, Turn::SourceBroken),
-                    Got::End => return (delivered, Turn::End),
-                    Got::Error => return (delivered, Turn::SourceBroken),
+                    Got::Nothing => return (delivered, SpliceEnd::Drained),
+                    Got::End if self.hides_reset(source) => return (delivered, SpliceEnd::SourceBroken),
+                    Got::End => return (delivered, SpliceEnd::End),
+                    Got::Error => return (delivered, SpliceEnd::SourceBroken),
                 }
             }
             let most = if self.one_in(4) { self.random.u64(1..=pipe.length()) } else { pipe.length() };
             let bytes = pipe.left()..pipe.left() + most;
             match self.connections[sink as usize].send(bytes, self.now) {
-                None => return (delivered, Turn::SinkBroken),
-                Some(0) => return (delivered, Turn::SinkFull),
+                None => return (delivered, SpliceEnd::SinkBroken),
+                Some(0) => return (delivered, SpliceEnd::SinkFull),
                 Some(taken) => delivered += length(&pipe.take(taken)),
             }
         }

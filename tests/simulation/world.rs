@@ -19,7 +19,7 @@ const STEPS: u32 = 200_000;
 /// A window probe follows the one before after twice the time, at most this.
 const LONGEST_PROBE: Millis = 30_000;
 
-/// What happens at some time.
+/// OperationKind happens at some time.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Happening {
     /// The peer does what is next in its script.

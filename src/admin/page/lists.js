@@ -90,7 +90,7 @@ function attention(status, now) {
     const health = orphan.state === 'up' ? 'healthy' : orphan.state;
     lines.push([orphan.state === 'up' ? 'warn' : 'plain',
       orphan.service + '/' + orphan.backend + ' (' + orphan.address + ') is ' + health + ' and out of the pool',
-      ' since ' + moment(orphan.removed, now) + ', removed by reload ' + orphan.generation
+      ' since ' + moment(orphan.removed, now) + ', removed by the reload to generation ' + orphan.generation
         + (orphan.state === 'up' ? '' : '; ' + orphan.reason) + '; watched for another ' + ahead(orphan.until, now)]);
   }
   for (const left of status.leaving ?? []) {

@@ -115,7 +115,7 @@ fn of_orphan(orphan: &Orphan, now: Timestamp) -> [String; 3] {
     let health = if state == "up" { "healthy" } else { state };
     [
         format!(
-            "{health}, out of the pool since {} UTC ({} ago): removed by reload {generation}",
+            "{health}, out of the pool since {} UTC ({} ago): removed by the reload to generation {generation}",
             clock(removed, now),
             since(removed, now)
         ),

@@ -19,7 +19,7 @@ use super::commands::order;
 use super::draw;
 use super::poll::{Poll, poll};
 use super::screen::{Action, Request, Screen};
-use super::terminal::{Ours, give_back};
+use super::terminal::{RawTerminal, give_back};
 use crate::cli::client::Target;
 
 /// What may wait to be taken in: a terminal that takes nothing must not fill the memory.
@@ -51,7 +51,7 @@ pub(super) fn run(mut screen: Screen, target: Target, interval: Duration, look: 
     let (sender, messages) = sync_channel(WAITING);
     watch_signals(sender.clone())?;
     let target = Arc::new(target);
-    let mut ours = Ours::take()?;
+    let mut ours = RawTerminal::take()?;
     let now = ask_again(Arc::clone(&target), interval, sender.clone())?;
     read_keys(sender.clone())?;
     let program = Program { target, sender, now, silence: SILENCE + interval };
@@ -93,7 +93,7 @@ struct Program {
 
 impl Program {
     /// Takes in one message; `false`: it was the last.
-    fn take_in(&self, message: Message, screen: &mut Screen, ours: &mut Ours) -> anyhow::Result<bool> {
+    fn take_in(&self, message: Message, screen: &mut Screen, ours: &mut RawTerminal) -> anyhow::Result<bool> {
         match message {
             Message::Polled(poll) => screen.model.update(*poll),
             Message::Failed(why) => screen.model.fail(why),

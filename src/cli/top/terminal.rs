@@ -20,9 +20,9 @@ const PANICKED: i32 = 101;
 const PIECE: usize = 64 << 10;
 
 /// A terminal that is ours; given back when dropped.
-pub(super) struct Ours(Terminal<CrosstermBackend<BufWriter<Stdout>>>);
+pub(super) struct RawTerminal(Terminal<CrosstermBackend<BufWriter<Stdout>>>);
 
-impl Ours {
+impl RawTerminal {
     /// Takes it: keys come one by one, and what stood on it comes back at the end.
     pub(super) fn take() -> io::Result<Self> {
         let hook = panic::take_hook();
@@ -58,7 +58,7 @@ impl Ours {
     }
 }
 
-impl Drop for Ours {
+impl Drop for RawTerminal {
     fn drop(&mut self) {
         give_back();
     }

@@ -42,11 +42,9 @@ impl Tracked {
         let before = self.told;
         let state = self.record_state();
         if before.is_some_and(|before| before != state) {
-            let text = format!(
-                "{state}: {}{}",
-                self.left(),
-                if self.look.is_some() { ", and backups have sessions" } else { "" }
-            );
+            let on_backups =
+                if self.look.is_some() { "; no backend is missing, but backups have open sessions" } else { "" };
+            let text = format!("{state}: {}{on_backups}", self.left());
             let event = Event { state: Some(state.to_owned()), ..Event::new(Kind::State, text) };
             self.timeline.record(event.of(&self.state.name));
         }

@@ -339,7 +339,7 @@ impl Tracked {
         drain.reminded = true;
         let why = drain.why();
         let text = format!(
-            "backend {} is still drained by {} until {}: {why}",
+            "backend {} is still drained by {} until {}, half of its time is over: {why}",
             watched.backend.name,
             drain.by,
             clock(drain.until)

@@ -65,7 +65,7 @@ impl Orphans {
             until: removed.saturating_add(WATCHED).unwrap_or(Timestamp::MAX),
         };
         let text = format!(
-            "backend {} ({}) was removed by reload {generation}, {}: it is watched until {:.0}; `balancer forget {service}/{}` ends that",
+            "backend {} ({}) was removed by the reload to generation {generation}, {}: it is watched until {:.0}; `balancer forget {service}/{}` ends that",
             shown.backend,
             shown.address,
             state.label(),

@@ -9,7 +9,7 @@ use super::overlap;
 use crate::config::{Listen, Service};
 use crate::messages::Listener;
 use crate::sys::socket;
-use crate::sys::unix::{self, Obstacle, SocketFile};
+use crate::sys::unix::{self, SocketFile, UnixListenError};
 
 /// Sockets that another process has bound and left.
 #[derive(Debug)]
@@ -40,11 +40,11 @@ pub(super) struct Open {
 
 impl Open {
     /// `count` sockets for a TCP address, of a Unix socket one, which listens already. `alone`: nobody else may have the address.
-    pub(super) fn bind(service: &Service, listen: &Listen, count: usize, alone: bool) -> Result<Self, Obstacle> {
+    pub(super) fn bind(service: &Service, listen: &Listen, count: usize, alone: bool) -> Result<Self, UnixListenError> {
         let (sockets, file) = match listen {
             Listen::Tcp(address) => {
                 let bound = socket::bind_tcp(*address, count, alone, service.freebind);
-                (bound.map_err(|error| Obstacle::System("bind", error))?, None)
+                (bound.map_err(|error| UnixListenError::System("bind", error))?, None)
             }
             Listen::Unix(path) => {
                 // Whoever can reach its directory may connect, as everybody may who can reach an address.

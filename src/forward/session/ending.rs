@@ -2,7 +2,7 @@
 
 use super::{
     CLIENT_RESET_GRACE, Closed, Direction, Flow, InFlight, LONGEST_LOOK, Millis, NEVER, Outcome, Phase, Refused,
-    Session, Side, SignsOfLife, millis, todo,
+    Session, Side, TcpLiveness, millis, todo,
 };
 
 impl Session {
@@ -71,7 +71,7 @@ impl Session {
     pub(super) fn backlog(&mut self, side: Side, bytes: usize, now: Millis) {
         match self.phase {
             Phase::PassingOn { broken, progress, backlog, step, .. } if broken != side => {
-                // What its kernel delivers is progress, too: a slow one reports room for more only when a third of its queue is free.
+                // OperationKind its kernel delivers is progress, too: a slow one reports room for more only when a third of its queue is free.
                 let progress = if bytes < backlog { now } else { progress };
                 let arrived = bytes == 0 && self.flow(Direction::from(broken)).over();
                 if arrived || now >= self.give_up(broken, progress) {
@@ -85,7 +85,7 @@ impl Session {
         }
     }
 
-    pub(super) fn inspected(&mut self, side: Side, signs: Option<SignsOfLife>, now: Millis) {
+    pub(super) fn inspected(&mut self, side: Side, signs: Option<TcpLiveness>, now: Millis) {
         if self.peers[side as usize].unresponsive(signs, now, self.limits.unresponsive) {
             return self.close(Outcome::Closed(Closed::Unresponsive), now);
         }

@@ -13,7 +13,7 @@ pub struct Refused {
 }
 
 impl Refused {
-    /// What the kernel said when it was asked for a ring, with its likely cause.
+    /// OperationKind the kernel said when it was asked for a ring, with its likely cause.
     pub fn new(error: io::Error) -> Self {
         let sysctl = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
         Self::explain(&error, sysctl.trim())

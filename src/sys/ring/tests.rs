@@ -1,4 +1,4 @@
-//! What a ring may do, and what not.
+//! OperationKind a ring may do, and what not.
 
 use std::os::fd::AsFd;
 
@@ -20,7 +20,7 @@ fn a_ring_does_nothing_but_what_it_is_for() {
         assert_eq!(outcome(open), Err(Errno::ACCESS), "a file can be opened");
         assert_eq!(outcome(opcode::Nop::new().build()), Err(Errno::ACCESS));
         assert_eq!(outcome(opcode::AsyncCancel::new(1).build().flags(Flags::IO_LINK)), Err(Errno::ACCESS));
-        // What it is for is allowed, if without effect here.
+        // OperationKind it is for is allowed, if without effect here.
         assert_eq!(outcome(opcode::AsyncCancel::new(1).build()), Err(Errno::NOENT));
         let widened = ring.ring.submitter().register_restrictions(&mut [Restriction::sqe_op(opcode::OpenAt::CODE)]);
         assert!(widened.is_err(), "what is confined can be let free");

@@ -188,13 +188,13 @@ impl Port {
 }
 
 /// A backend that swallows connects, as one behind a dropping firewall does: its queue is full and nothing accepts.
-pub(crate) struct WorkerGone {
+pub(crate) struct Unanswering {
     pub(crate) address: SocketAddr,
     listener: TcpListener,
     fillers: Vec<TcpStream>,
 }
 
-impl WorkerGone {
+impl Unanswering {
     /// On a port of its own.
     pub(crate) fn new() -> Self {
         let socket = bound(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));

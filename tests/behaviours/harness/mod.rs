@@ -16,7 +16,7 @@ mod terminal;
 mod tools;
 mod wait;
 
-pub(crate) use self::backend::{Acceptor, Backend, Port, WorkerGone, echo};
+pub(crate) use self::backend::{Acceptor, Backend, Port, Unanswering, echo};
 pub(crate) use self::balancer::Balancer;
 pub(crate) use self::browser::Browser;
 pub(crate) use self::disk::Disk;

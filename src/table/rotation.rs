@@ -26,7 +26,7 @@ const NEVER: u64 = u64::MAX;
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Turns {
+pub(super) struct Rotation {
     /// Sorted. Above, a turn's time, twice its fraction of the period; below, for ties, the backend's index.
     order: Box<[u64]>,
     weighted: Weighted,
@@ -42,7 +42,7 @@ pub(super) struct Turns {
 /// What an order goes on from.
 #[derive(Debug)]
 struct Before {
-    turns: Arc<Turns>,
+    rotation: Arc<Rotation>,
     moved: Option<Moved>,
 }
 
@@ -53,7 +53,7 @@ pub(super) type Moved = Arc<[u32]>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Superseded;
 
-impl Turns {
+impl Rotation {
     /// An order of its own, from its beginning; or one that goes on where `before` is. Weights up to 4,096: 256, in sixteenths.
     pub(super) fn new(weighted: Weighted, before: Option<(&Arc<Self>, Option<Moved>)>) -> Arc<Self> {
         if let Some((same, None)) = &before
@@ -71,7 +71,7 @@ impl Turns {
         };
         let mut order: Box<[u64]> = weighted.serving.iter().flat_map(turns).collect();
         order.sort_unstable();
-        let before = before.map(|(turns, moved)| Arc::new(Before { turns: Arc::clone(turns), moved }));
+        let before = before.map(|(turns, moved)| Arc::new(Before { rotation: Arc::clone(turns), moved }));
         Arc::new(Self {
             order,
             weighted,
@@ -129,7 +129,7 @@ impl Turns {
         }
         // Where there is none any more, somebody has just been here.
         if let Some(before) = &*self.before.load() {
-            let last = before.turns.close();
+            let last = before.rotation.close();
             let moved = |turn: Turn| match &before.moved {
                 Some(moved) => Turn { behind: turn.behind.checked_sub(1).map_or(0, |old| moved[old as usize]), ..turn },
                 None => turn,
@@ -239,7 +239,7 @@ mod tests {
     }
 
     fn turns(weights: &[u32], count: usize) -> Vec<usize> {
-        let turns = Turns::new(weighted(weights), None);
+        let turns = Rotation::new(weighted(weights), None);
         (0..count).map(|_| turns.step().unwrap().unwrap() as usize).collect()
     }
 
@@ -276,17 +276,17 @@ mod tests {
     }
 
     /// The next turns of an order, as letters.
-    fn letters(turns: &Turns, count: usize) -> String {
+    fn letters(turns: &Rotation, count: usize) -> String {
         (0..count).map(|_| char::from(b'a' + turns.step().unwrap().unwrap() as u8)).collect()
     }
 
-    fn next(before: &Arc<Turns>, weights: &[u32]) -> Arc<Turns> {
-        Turns::new(weighted(weights), Some((before, None)))
+    fn next(before: &Arc<Rotation>, weights: &[u32]) -> Arc<Rotation> {
+        Rotation::new(weighted(weights), Some((before, None)))
     }
 
     #[test]
     fn an_order_goes_on_where_the_one_before_was() {
-        let abc = Turns::new(weighted(&[1, 1, 1]), None);
+        let abc = Rotation::new(weighted(&[1, 1, 1]), None);
         assert_eq!(letters(&abc, 4), "abca");
         let ab = next(&abc, &[1, 1, 0]);
         assert_eq!(letters(&ab, 6), "bababa");
@@ -301,19 +301,19 @@ mod tests {
 
     #[test]
     fn an_order_over_the_same_backends_is_the_same() {
-        let before = Turns::new(weighted(&[1, 2]), None);
+        let before = Rotation::new(weighted(&[1, 2]), None);
         assert!(Arc::ptr_eq(&before, &next(&before, &[1, 2])));
     }
 
     #[test]
     fn a_new_order_begins_at_its_beginning_where_nobody_has_had_a_turn() {
-        let before = Turns::new(weighted(&[1, 1, 0]), None);
+        let before = Rotation::new(weighted(&[1, 1, 0]), None);
         assert_eq!(letters(&next(&before, &[1, 1, 1]), 3), "abc");
     }
 
     #[test]
     fn an_order_lets_go_of_the_one_before_once_it_has_taken_over() {
-        let before = Turns::new(weighted(&[1, 1]), None);
+        let before = Rotation::new(weighted(&[1, 1]), None);
         let after = next(&before, &[1, 0]);
         let held = Arc::strong_count(&before);
         after.take_over();
@@ -323,10 +323,10 @@ mod tests {
 
     #[test]
     fn backends_that_a_reload_moves_or_removes_keep_the_order_going() {
-        let before = Turns::new(weighted(&[1, 1, 1]), None);
+        let before = Rotation::new(weighted(&[1, 1, 1]), None);
         assert_eq!(letters(&before, 2), "ab");
         // b is gone, and x stands before the others: x, a, c.
-        let after = Turns::new(weighted(&[1, 1, 1]), Some((&before, Some([2, 2, 3].into()))));
+        let after = Rotation::new(weighted(&[1, 1, 1]), Some((&before, Some([2, 2, 3].into()))));
         assert_eq!(letters(&after, 4), "cabc");
     }
 
@@ -335,7 +335,7 @@ mod tests {
         let mut random = fastrand::Rng::with_seed(49);
         for _ in 0..300 {
             let fixed: Vec<u32> = (0..3).map(|_| random.u32(1..=12)).collect();
-            let mut turns = Turns::new(weighted(&fixed), None);
+            let mut turns = Rotation::new(weighted(&fixed), None);
             let (mut seen, mut others) = (Vec::new(), [0, 0]);
             while seen.len() < 200 {
                 for _ in 0..random.usize(0..9) {
@@ -345,7 +345,7 @@ mod tests {
                 others.iter_mut().for_each(|weight| *weight = random.u32(0..=4));
                 turns = next(&turns, &[&fixed[..], &others].concat());
             }
-            let alone = Turns::new(weighted(&fixed), None);
+            let alone = Rotation::new(weighted(&fixed), None);
             let expected: Vec<u32> = seen.iter().map(|_| alone.step().unwrap().unwrap()).collect();
             assert_eq!(seen, expected, "weights {fixed:?}");
         }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::config::{Config, Listen};
-use crate::sys::address::{Absence, absence};
+use crate::sys::address::{AddressUnavailable, absence};
 
 /// The check for duplicates takes up to two seconds (RFC 4862, 5.4), more where an interface is told to ask more often.
 const LONGEST: Duration = Duration::from_secs(5);
@@ -17,7 +17,7 @@ pub fn await_addresses(config: &Config) {
         .chain(config.admin.http)
         .filter(SocketAddr::is_ipv6)
         .collect();
-    let is_tentative = |address: &SocketAddr| absence(*address) == Some(Absence::Tentative);
+    let is_tentative = |address: &SocketAddr| absence(*address) == Some(AddressUnavailable::Tentative);
     addresses.retain(is_tentative);
     for address in &addresses {
         log::info!("waiting for {address}: the kernel still checks it for a duplicate on its link");
