@@ -1,4 +1,6 @@
 //! The comparison with other balancers, run as a user runs it.
+//!
+//! covers: scripts/compare, scripts/packages, scripts/usage
 
 mod oha;
 

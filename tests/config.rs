@@ -2,6 +2,8 @@
 //!
 //! After a change of the messages, `UPDATE_EXPECTED=1 cargo test --test config` writes the new output beside the files: read the
 //! difference before you keep it.
+//!
+//! covers: balancer.yaml, docs/CONFIGURATION, src/config, src/duration, tests/config
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,6 @@
 //! The load scripts, run as a user runs them.
+//!
+//! covers: scripts/load, scripts/packages, scripts/usage
 
 mod oha;
 

@@ -1,4 +1,6 @@
 //! What is shipped for Prometheus and Grafana: alerts that fire when they should, and queries over metrics that there are.
+//!
+//! covers: packaging/monitoring, src/admin/metrics
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,6 @@
 //! What the Debian package ships: the unit and its restrictions, the configuration, the scripts, pages and completions.
+//!
+//! covers: Cargo.toml, packaging, src/cli/completions, src/cli/man
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

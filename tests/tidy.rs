@@ -197,3 +197,73 @@ fn names_that_are_gone_stay_gone() {
         }
     }
 }
+
+/// What a line such as `//! covers: a, b` of a test file lists, if it has one.
+fn listed<'a>(text: &'a str, line: &str) -> Option<Vec<&'a str>> {
+    text.lines().find_map(|l| l.strip_prefix(&format!("//! {line}: "))).map(|list| list.split(", ").collect())
+}
+
+/// The topics of the behaviours.
+fn topics() -> Vec<(PathBuf, String)> {
+    let mut files = rust_files(&["tests/behaviours"]);
+    files.retain(|(path, _)| path.components().count() == 3 && !path.ends_with("main.rs"));
+    files
+}
+
+/// Whether a path of a `covers:` line stands for a file: for itself, or for a folder that it is in (scripts/topics.sh).
+fn is_covered_by(file: &Path, place: &str) -> bool {
+    let rest = file.to_str().and_then(|file| file.strip_prefix(place));
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '/']))
+}
+
+#[test]
+fn every_topic_says_what_it_covers_and_every_file_of_the_program_is_covered() {
+    let sources = rust_files(&["src"]);
+    let mut covered = Vec::new();
+    for (path, text) in topics() {
+        let places =
+            listed(&text, "covers").unwrap_or_else(|| panic!("{} has no line //! covers: PATH", path.display()));
+        for place in places {
+            assert!(
+                sources.iter().any(|(file, _)| is_covered_by(file, place)),
+                "{}: there is no {place}",
+                path.display()
+            );
+            covered.push(place.to_owned());
+        }
+    }
+    for (file, _) in sources {
+        assert!(
+            covered.iter().any(|place| is_covered_by(&file, place)),
+            "no topic of tests/behaviours covers {}",
+            file.display()
+        );
+    }
+}
+
+#[test]
+fn every_optional_kernel_feature_has_a_topic_that_runs_without_it_too() {
+    let names = balancer::sys::features::Features::NAMES;
+    let mut told = Vec::new();
+    for (path, text) in topics() {
+        for name in listed(&text, "kernel features").unwrap_or_default() {
+            assert!(names.contains(&name), "{}: there is no kernel feature {name}", path.display());
+            told.push(name.to_owned());
+        }
+    }
+    for name in names {
+        assert!(told.iter().any(|told| told == name), "no topic of tests/behaviours runs without {name}");
+    }
+}
+
+#[test]
+fn who_takes_the_machine_for_itself_says_so_in_the_test() {
+    // scripts/test.sh --quick leaves these tests out: it finds them by their text.
+    for (path, text) in topics() {
+        for (before, _) in text.match_indices("Machine::alone()").map(|(at, _)| text.split_at(at)) {
+            let (_, function) = before.rsplit_once("\nfn ").expect("it stands in a function");
+            let head = before.len() - function.len() - "\nfn ".len();
+            assert!(text[..head].ends_with("#[test]"), "{}: fn {}", path.display(), function.lines().next().unwrap());
+        }
+    }
+}

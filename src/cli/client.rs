@@ -42,7 +42,7 @@ impl Target {
     /// The socket that a person names: by the option, or by the environment.
     pub(super) fn named(&self) -> Option<PathBuf> {
         let variable = env::var_os("BALANCER_SOCKET").filter(|path| !path.is_empty());
-        self.socket.clone().or(variable.map(PathBuf::from))
+        self.socket.clone().or_else(|| variable.map(PathBuf::from))
     }
 
     fn socket(&self) -> PathBuf {

@@ -198,7 +198,7 @@ impl ConfigFile {
 
     fn named(&self) -> Option<PathBuf> {
         let variable = std::env::var_os("BALANCER_CONFIG").filter(|path| !path.is_empty());
-        self.path.clone().or(variable.map(PathBuf::from))
+        self.path.clone().or_else(|| variable.map(PathBuf::from))
     }
 
     fn resolve(&self) -> PathBuf {

@@ -1,4 +1,6 @@
 //! The access log where its disk gives out: sessions go on, what is lost is counted, and SIGUSR1 begins anew.
+//!
+//! covers: src/observe/access_log, src/observe/writer_thread
 
 use std::fs;
 use std::path::Path;

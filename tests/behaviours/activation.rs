@@ -1,5 +1,8 @@
 //! Sockets that the service manager passes (systemd's socket activation): matched by what they accept, kept for as long as the
 //! process lives, and nobody waits on one for ever.
+//!
+//! covers: src/control/listeners, src/forward/listener
+//! kernel features: multishot_accept
 
 use std::io::Read;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
@@ -226,7 +229,7 @@ fn one_that_a_reload_drops_resets_who_comes_and_serves_again_when_it_is_listed_a
 
 #[test]
 fn a_client_that_waits_on_one_when_a_reload_drops_it_is_served() {
-    let machine = Machine::alone();
+    let machine = Machine::shared();
     let a = Backend::echo();
     let (listener, port) = by_the_manager((Ipv4Addr::LOCALHOST, 0), false);
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));

@@ -1,4 +1,6 @@
 //! Each way to choose a backend does what its name says, and shares are right when backends come and go.
+//!
+//! covers: src/table/algorithm, src/table/first, src/table/least_connections, src/table/maglev, src/table/mixing, src/table/random_two, src/table/source_hash
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};

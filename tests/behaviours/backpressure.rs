@@ -1,4 +1,7 @@
 //! Who reads slowly slows the sender down; the balancer neither hoards nor loses.
+//!
+//! covers: src/forward/flow, src/forward/pipes, src/forward/slot, src/forward/splice, src/sys/buffers, src/sys/pipe
+//! kernel features: big_pipes, buffer_ring, multishot_receive
 
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -1,4 +1,6 @@
 //! Backups serve what the backends cannot, and no more than that.
+//!
+//! covers: src/table/service, src/observe/condition
 
 use std::net::TcpStream;
 

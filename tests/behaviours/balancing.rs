@@ -1,4 +1,6 @@
 //! Who serves whom: exact shares, across all workers.
+//!
+//! covers: src/table/mod, src/table/tests, src/table/round_robin, src/table/rotation
 
 use crate::harness::{
     Backend, Balancer, Machine, PATIENCE, Port, Setup, admitted, exchange, reset, served_by, wait_until,

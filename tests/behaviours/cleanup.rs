@@ -1,4 +1,7 @@
 //! Nothing stays behind: descriptors, pipes, memory and gauges return to where they began.
+//!
+//! covers: src/forward/pipes, src/forward/slot
+//! kernel features: big_pipes, buffer_ring, ring_close
 
 use std::io::Read;
 use std::net::{Shutdown, SocketAddr};

@@ -1,12 +1,15 @@
 //! Connecting to backends: the next one is tried, in good time, and nothing is left behind.
+//!
+//! covers: src/forward/connecting, src/table/first_speaker
+//! kernel features: poll_first, ring_close, submit_all
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::harness::{
-    Acceptor, Backend, End, Machine, PATIENCE, Port, Setup, Unanswering, admitted, assert_punctual, exchange,
-    read_to_end, receive_to_end, reset, seed, send, served_by, wait_until,
+    Acceptor, Backend, Blackhole, End, Machine, PATIENCE, Port, Setup, admitted, assert_punctual, assert_within,
+    exchange, read_to_end, receive_to_end, reset, seed, send, served_by, wait_until,
 };
 
 #[test]
@@ -15,11 +18,11 @@ fn a_client_whose_backend_refuses_is_served_by_the_next_and_sees_nothing_of_it()
     let (one, two, backend) = (Port::refusing(), Port::refusing(), Backend::named("up"));
     let setup = Setup::new().backend("one", one.address).backend("two", two.address);
     let balancer = machine.start(setup.backend("up", backend.address));
-    let start = Instant::now();
+    let (address, mut watch) = (balancer.address(), balancer.stopwatch());
     for _ in 0..20 {
-        assert_eq!(served_by(balancer.address()), "up");
+        assert_eq!(served_by(address), "up");
     }
-    assert!(start.elapsed() < Duration::from_secs(5), "a refusal is no reason to wait");
+    assert!(watch.took().own() < Duration::from_secs(5), "a refusal is no reason to wait");
     balancer.await_number("/services/web/backends/up/total", 20);
     assert!(balancer.of_backend("one", "failures") > 0 && balancer.of_backend("two", "failures") > 0);
     assert_eq!(balancer.status().sum("/services/web/refused_by"), 0);
@@ -29,8 +32,8 @@ fn a_client_whose_backend_refuses_is_served_by_the_next_and_sees_nothing_of_it()
 #[test]
 fn what_a_client_has_sent_already_reaches_the_backend_that_serves_it_in_the_end() {
     let machine = Machine::shared();
-    let (refusing, deaf, backend) = (Port::refusing(), Unanswering::new(), Acceptor::new());
-    let setup = Setup::new().backend("refusing", refusing.address).backend("deaf", deaf.address);
+    let (refusing, blackhole, backend) = (Port::refusing(), Blackhole::new(), Acceptor::new());
+    let setup = Setup::new().backend("refusing", refusing.address).backend("blackhole", blackhole.address);
     let balancer = machine.start(setup.backend("up", backend.address).setting("connect: { timeout: 300ms }"));
     let (client, seed) = (balancer.connect(), seed());
     send(&client, seed, 5000).expect("sending");
@@ -76,34 +79,39 @@ fn no_backend_is_tried_twice_for_one_client() {
 
 #[test]
 fn when_all_refuse_the_client_is_reset_at_once_and_counted() {
-    let machine = Machine::alone();
+    let machine = Machine::shared();
     let ports: Vec<Port> = (0..3).map(|_| Port::refusing()).collect();
     let setup = (0..3).fold(Setup::new(), |setup, n| setup.backend(&format!("b{n}"), ports[n].address));
     let balancer = machine.start(setup);
-    let start = Instant::now();
-    for _ in 0..20 {
-        assert!(admitted(balancer.address()).is_none());
-    }
-    assert!(start.elapsed() < Duration::from_secs(1), "{:?} for 20 refusals", start.elapsed());
-    balancer.await_refused("connect_failed", 20);
-    assert_eq!((balancer.number("/services/web/refused"), balancer.number("/sessions")), (20, 0));
+    let (address, mut refused) = (balancer.address(), 0);
+    assert_within(Duration::from_secs(1), || {
+        let mut watch = balancer.stopwatch();
+        for _ in 0..20 {
+            assert!(admitted(address).is_none());
+        }
+        refused += 20;
+        [watch.took()]
+    });
+    balancer.await_refused("connect_failed", refused);
+    assert_eq!((balancer.number("/services/web/refused"), balancer.number("/sessions")), (refused, 0));
     assert_eq!(balancer.of_backend("b0", "connections"), 0);
     balancer.stop();
 }
 
 #[test]
 fn a_backend_that_swallows_connects_is_given_up_at_the_timeout_then_the_next_serves() {
-    let machine = Machine::alone();
-    let (deaf, backend) = (Unanswering::new(), Backend::named("up"));
-    let setup = Setup::new().backend("deaf", deaf.address).backend("up", backend.address);
+    let machine = Machine::shared();
+    let (blackhole, backend) = (Blackhole::new(), Backend::named("up"));
+    let setup = Setup::new().backend("blackhole", blackhole.address).backend("up", backend.address);
     let balancer = machine.start(setup.setting("connect: { timeout: 400ms }"));
     let mut given_up = 0;
     assert_punctual(Duration::from_millis(400), || {
-        let start = Instant::now();
-        assert_eq!(served_by(balancer.address()), "up");
-        let took = start.elapsed();
+        let address = balancer.address();
+        let mut watch = balancer.stopwatch();
+        assert_eq!(served_by(address), "up");
+        let took = watch.took();
         given_up += 1;
-        assert_eq!(balancer.of_backend("deaf", "failures"), given_up);
+        assert_eq!(balancer.of_backend("blackhole", "failures"), given_up);
         [took]
     });
     balancer.stop();
@@ -111,16 +119,17 @@ fn a_backend_that_swallows_connects_is_given_up_at_the_timeout_then_the_next_ser
 
 #[test]
 fn when_all_swallow_connects_the_client_is_reset_after_all_timeouts() {
-    let machine = Machine::alone();
-    let (one, two) = (Unanswering::new(), Unanswering::new());
+    let machine = Machine::shared();
+    let (one, two) = (Blackhole::new(), Blackhole::new());
     let setup = Setup::new().backend("one", one.address).backend("two", two.address);
     let balancer = machine.start(setup.setting("connect: { timeout: 300ms, attempts: 2 }"));
     let mut refused = 0;
     assert_punctual(Duration::from_millis(600), || {
-        let start = Instant::now();
-        assert!(admitted(balancer.address()).is_none());
+        let address = balancer.address();
+        let mut watch = balancer.stopwatch();
+        assert!(admitted(address).is_none());
         refused += 1;
-        [start.elapsed()]
+        [watch.took()]
     });
     balancer.await_refused("connect_failed", refused);
     balancer.await_no_session();
@@ -130,8 +139,8 @@ fn when_all_swallow_connects_the_client_is_reset_after_all_timeouts() {
 #[test]
 fn a_client_that_leaves_while_it_is_being_connected_takes_the_connect_with_it() {
     let machine = Machine::shared();
-    let deaf = Unanswering::new();
-    let balancer = machine.start(Setup::new().backend("a", deaf.address).setting("connect: { timeout: 60s }"));
+    let blackhole = Blackhole::new();
+    let balancer = machine.start(Setup::new().backend("a", blackhole.address).setting("connect: { timeout: 60s }"));
     let mut descriptors = balancer.process().descriptors();
     for round in 0..3 {
         let clients: Vec<TcpStream> = (0..60).map(|_| balancer.connect()).collect();
@@ -152,7 +161,7 @@ fn a_client_that_leaves_while_it_is_being_connected_takes_the_connect_with_it() 
     }
     assert_eq!(balancer.of_backend("a", "failures"), 0, "it is not the backend's fault");
     // The connects are gone, not only forgotten: nobody comes when the backend begins to hear.
-    let backend = deaf.wake();
+    let backend = blackhole.wake();
     assert!(backend.accept_within(Duration::from_millis(1500)).is_none(), "a connect without a client");
     let client = balancer.connect();
     drop(backend.accept());
@@ -163,14 +172,16 @@ fn a_client_that_leaves_while_it_is_being_connected_takes_the_connect_with_it() 
 #[test]
 fn other_clients_are_served_while_a_connect_hangs() {
     let machine = Machine::shared();
-    let (deaf, backend) = (Unanswering::new(), Backend::echo());
+    let (blackhole, backend) = (Blackhole::new(), Backend::echo());
     let setup = Setup::new().workers(1).backend("a", backend.address);
-    let balancer = machine.start(setup.service("slow").backend("deaf", deaf.address));
+    let balancer = machine.start(setup.service("slow").backend("blackhole", blackhole.address));
     let slow: Vec<TcpStream> = (0..50).map(|_| crate::harness::connect(balancer.address_of("slow"))).collect();
     let client = balancer.connect();
-    let start = Instant::now();
-    (0..100).for_each(|_| exchange(&client));
-    assert!(start.elapsed() < Duration::from_secs(1));
+    assert_within(Duration::from_secs(1), || {
+        let mut watch = balancer.stopwatch();
+        (0..100).for_each(|_| exchange(&client));
+        [watch.took()]
+    });
     slow.into_iter().for_each(reset);
     balancer.stop_after(client);
 }

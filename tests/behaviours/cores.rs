@@ -1,4 +1,7 @@
 //! A connection stays on the core that received it, and yet no core serves them all.
+//!
+//! covers: src/forward/listener, src/sys/socket
+//! kernel features: incoming_cpu
 
 use std::net::TcpStream;
 

@@ -1,12 +1,15 @@
 //! Sessions that nothing moves in are ended on time; sessions that live are left alone.
+//!
+//! covers: src/forward/deadlines
+//! kernel features: coop_taskrun, defer_taskrun
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::harness::{
-    Acceptor, Backend, Balancer, Bytes, End, Machine, Setup, assert_ends_with_reset, assert_punctual, await_reset,
-    exchange, patient, read_to_end, receive, receive_to_end, seed, send, send_in,
+    Acceptor, Backend, Balancer, Bytes, End, Machine, Setup, Stopwatch, Took, assert_ends_with_reset, assert_punctual,
+    await_reset, exchange, patient, read_to_end, receive, receive_to_end, seed, send, send_in,
 };
 
 const IDLE: Duration = Duration::from_millis(700);
@@ -21,14 +24,14 @@ fn start(machine: &Machine) -> (Acceptor, Balancer) {
 
 #[test]
 fn a_session_without_bytes_either_way_is_reset_at_idle() {
-    let machine = Machine::alone();
+    let machine = Machine::shared();
     let (backend, balancer) = start(&machine);
     let mut closed = 0;
     assert_punctual(IDLE, || {
-        let start = Instant::now();
+        let mut watch = balancer.stopwatch();
         let (mut silent, at_silent) = balancer.session(&backend);
         assert_ends_with_reset(&silent);
-        let took = start.elapsed();
+        let took = watch.took();
         await_reset(&at_silent, Duration::from_secs(1));
         assert!(silent.write_all(b"x").is_err());
         closed += 1;
@@ -38,12 +41,12 @@ fn a_session_without_bytes_either_way_is_reset_at_idle() {
     assert_punctual(IDLE, || {
         let (mut talked, at_talked) = balancer.session(&backend);
         std::thread::sleep(IDLE / 2);
-        let start = Instant::now();
+        let mut watch = balancer.stopwatch();
         talked.write_all(b"x").expect("sending");
         (&at_talked).read_exact(&mut [0]).expect("a byte");
         assert_ends_with_reset(&talked);
         closed += 1;
-        [start.elapsed()]
+        [watch.took()]
     });
     balancer.await_closed("idle", closed);
     balancer.stop();
@@ -119,18 +122,18 @@ fn a_stream_that_goes_on_longer_than_idle_is_not_idle() {
 
 #[test]
 fn a_half_closed_session_whose_other_side_is_silent_is_reset_at_half_closed() {
-    let machine = Machine::alone();
+    let machine = Machine::shared();
     let (backend, balancer) = start(&machine);
     let mut closed = 0;
     for client_finishes in [true, false] {
         assert_punctual(HALF_CLOSED, || {
             let (client, at_backend) = balancer.session(&backend);
             let (finished, silent) = if client_finishes { (client, at_backend) } else { (at_backend, client) };
-            let start = Instant::now();
+            let mut watch = balancer.stopwatch();
             finished.shutdown(Shutdown::Write).expect("finishing");
             assert_eq!(receive_to_end(&silent, 0), (0, End::Clean));
             assert_ends_with_reset(&finished);
-            let took = start.elapsed();
+            let took = watch.took();
             await_reset(&silent, Duration::from_secs(1));
             closed += 1;
             [took]
@@ -179,26 +182,26 @@ fn a_slow_reader_is_alive_as_long_as_bytes_move() {
 
 #[test]
 fn many_deadlines_are_each_kept() {
-    let machine = Machine::alone();
+    let machine = Machine::shared();
     let (backend, balancer) = start(&machine);
     let mut closed = 0;
     assert_punctual(IDLE, || {
-        let sessions: Vec<(TcpStream, TcpStream, Instant)> = (0..100)
+        let sessions: Vec<(TcpStream, TcpStream, Stopwatch)> = (0..100)
             .map(|_| {
                 std::thread::sleep(Duration::from_millis(4));
-                let start = Instant::now();
+                let watch = balancer.stopwatch();
                 let (client, at_backend) = balancer.session(&backend);
-                (client, at_backend, start)
+                (client, at_backend, watch)
             })
             .collect();
         closed += 100;
         std::thread::scope(|scope| {
-            let wait_for = |(client, _, since): &(TcpStream, TcpStream, Instant)| {
-                assert_ends_with_reset(client);
-                since.elapsed()
+            let wait_for = |(client, _at_backend, mut watch): (TcpStream, TcpStream, Stopwatch)| {
+                assert_ends_with_reset(&client);
+                watch.took()
             };
-            let waiting: Vec<_> = sessions.iter().map(|session| scope.spawn(move || wait_for(session))).collect();
-            waiting.into_iter().map(|thread| thread.join().expect("a reset")).collect::<Vec<Duration>>()
+            let waiting: Vec<_> = sessions.into_iter().map(|session| scope.spawn(move || wait_for(session))).collect();
+            waiting.into_iter().map(|thread| thread.join().expect("a reset")).collect::<Vec<Took>>()
         })
     });
     balancer.await_closed("idle", closed);

@@ -1,4 +1,6 @@
 //! What a newcomer sees of `balancer demo`: no file, no privilege, one command.
+//!
+//! covers: src/cli/demo, src/cli/log, src/cli/run
 
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};

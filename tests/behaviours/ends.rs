@@ -1,4 +1,7 @@
 //! Who finishes sending is heard to finish, and the other side may go on: half-close, both ways.
+//!
+//! covers: src/forward/session
+//! kernel features: multishot_receive
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};

@@ -1,4 +1,6 @@
 //! Every family of addresses in front, every one behind.
+//!
+//! covers: src/config/address, src/control/listeners/open, src/sys/address, src/sys/socket, src/sys/unix
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};

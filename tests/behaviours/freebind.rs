@@ -1,4 +1,6 @@
 //! Addresses that this machine does not have, or not yet: a standby's, and IPv6 addresses that are still checked for duplicates.
+//!
+//! covers: src/control/listeners/open, src/control/tentative_address
 
 use crate::harness::{Backend, Machine, NEAR, Namespaces, PATIENCE, Setup, connect, exchange, wait_until};
 use std::net::{Ipv6Addr, SocketAddr, TcpStream};

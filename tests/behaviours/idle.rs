@@ -1,10 +1,14 @@
 //! Where nothing is due, nothing happens.
+//!
+//! covers: src/forward/worker, src/sys/channel, src/sys/enter
+//! kernel features: coop_taskrun, defer_taskrun, no_iowait, registered_ring
 
+use std::collections::BTreeMap;
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::harness::{
-    Backend, Bytes, Machine, PATIENCE, Setup, connect, exchange, receive, reset, seed, send, wait_until,
+    Backend, Bytes, Machine, PATIENCE, Process, Setup, connect, exchange, receive, reset, seed, send, wait_until,
 };
 
 /// A session looks once more when a deadline that it has already met would have been due; with short ones that is soon over.
@@ -12,20 +16,31 @@ fn quick(setup: Setup) -> Setup {
     setup.setting("connect: { timeout: 300ms }").setting("timeouts: { idle: 1h, unresponsive: 500ms }")
 }
 
-/// After this long all such looks are over, spare pipes are closed and what was asked over the admin socket is put away.
-const SETTLING: Duration = Duration::from_millis(2500);
+/// Waits until all such looks are over, spare pipes are closed and what was asked over the admin socket is put away: until nothing
+/// has been woken for longer than any of them takes. How often each thread has gone to sleep by then.
+#[track_caller]
+pub(crate) fn settled(process: Process) -> BTreeMap<String, u64> {
+    let (mut last, mut since) = (process.sleeps(), Instant::now());
+    wait_until("nothing is due any more", PATIENCE, || {
+        let now = process.sleeps();
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+        since.elapsed() > Duration::from_millis(1500)
+    });
+    last
+}
 
 #[test]
 fn an_idle_balancer_is_not_woken_once() {
-    let machine = Machine::alone();
+    let machine = Machine::shared();
     let backend = Backend::echo();
     let balancer = machine.start(quick(Setup::new().backend("a", backend.address)));
     let clients: Vec<_> = (0..10).map(|_| balancer.connect()).collect();
     clients.iter().for_each(exchange);
     balancer.await_number("/sessions", 10);
-    std::thread::sleep(SETTLING);
-    let (sleeps, used) = (balancer.process().sleeps(), balancer.process().processor_time());
-    std::thread::sleep(Duration::from_secs(3));
+    let (sleeps, used) = (settled(balancer.process()), balancer.process().processor_time());
+    std::thread::sleep(Duration::from_secs(10));
     assert_eq!(balancer.process().sleeps(), sleeps);
     assert_eq!(balancer.process().processor_time(), used);
     assert_eq!(balancer.process().ring_workers(), 0);
@@ -37,7 +52,7 @@ fn an_idle_balancer_is_not_woken_once() {
 
 #[test]
 fn it_is_not_woken_after_it_has_been_busy_either() {
-    let machine = Machine::alone();
+    let machine = Machine::shared();
     let backend = Backend::echo();
     let balancer = machine.start(quick(Setup::new().backend("a", backend.address)));
     let seed = seed();
@@ -51,8 +66,7 @@ fn it_is_not_woken_after_it_has_been_busy_either() {
     let client = balancer.connect();
     exchange(&client);
     balancer.await_number("/sessions", 1);
-    std::thread::sleep(SETTLING);
-    let sleeps = balancer.process().sleeps();
+    let sleeps = settled(balancer.process());
     std::thread::sleep(Duration::from_secs(3));
     assert_eq!(balancer.process().sleeps(), sleeps);
     assert_eq!(balancer.process().ring_workers(), 0);
@@ -61,7 +75,7 @@ fn it_is_not_woken_after_it_has_been_busy_either() {
 
 #[test]
 fn clients_that_wait_for_a_place_in_two_services_keep_no_worker_awake() {
-    let machine = Machine::alone();
+    let machine = Machine::shared();
     let (a, b) = (Backend::named("a"), Backend::named("b"));
     let (one, queue) = ("max_connections: 1", "queue: { size: 50, timeout: 1m }");
     let setup = Setup::new().backend_with("a", a.address, one).setting(queue);

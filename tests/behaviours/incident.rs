@@ -1,4 +1,6 @@
 //! Servers die, hang, lie and come back while clients go on: what users and operators see.
+//!
+//! covers: src/control/fleet, src/control/probe
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -9,7 +11,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::harness::{
-    Backend, Balancer, Machine, NEAR, Namespaces, PATIENCE, Port, Server, Setup, Tool, Unanswering, admitted, connect,
+    Backend, Balancer, Blackhole, Machine, NEAR, Namespaces, PATIENCE, Port, Server, Setup, Tool, admitted, connect,
     exchange, free_port, served_by, wait_until,
 };
 
@@ -76,7 +78,7 @@ fn traffic(address: SocketAddr, over: impl Fn() -> bool + Sync) -> (u64, Vec<Ins
 
 #[test]
 fn a_killed_server_costs_no_request_but_those_it_had_not_answered_and_comes_back_to_its_share() {
-    let machine = Machine::alone();
+    let machine = Machine::shared();
     let setup = Setup::new();
     let (port_a, port_b) = (free_port(), free_port());
     let (_a, mut b) = (nginx("a", port_a, setup.directory()), nginx("b", port_b, setup.directory()));
@@ -125,7 +127,7 @@ fn a_killed_server_costs_no_request_but_those_it_had_not_answered_and_comes_back
 
 #[test]
 fn a_frozen_server_is_seen_by_a_probe_that_waits_for_an_answer_and_its_sessions_are_not_cut() {
-    let machine = Machine::alone();
+    let machine = Machine::shared();
     let setup = Setup::new();
     let (port_a, port_b) = (free_port(), free_port());
     let (_a, b) = (nginx("a", port_a, setup.directory()), nginx("b", port_b, setup.directory()));
@@ -234,12 +236,12 @@ fn clients_that_come_before_the_first_probes_have_ended_wait_and_are_served() {
 #[test]
 fn how_a_probe_failed_is_told_apart() {
     let machine = Machine::shared();
-    let (refused, deaf, silent) = (Port::refusing(), Unanswering::new(), Backend::echo());
+    let (refused, blackhole, silent) = (Port::refusing(), Blackhole::new(), Backend::echo());
     let broken = Backend::new(|mut stream| {
         let _ = stream.read(&mut [0; 1024]);
         let _ = stream.write_all(b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n");
     });
-    let setup = Setup::new().backend("refused", refused.address).backend("timed_out", deaf.address);
+    let setup = Setup::new().backend("refused", refused.address).backend("timed_out", blackhole.address);
     let setup = setup.backend("wrong_status", broken.address).backend("not_http", silent.address);
     let balancer = machine.start(setup.setting("health: { probe: { http: {} }, interval: 300ms, timeout: 200ms }"));
     for (name, why) in
@@ -260,7 +262,7 @@ fn how_a_probe_failed_is_told_apart() {
 
 #[test]
 fn a_backend_that_flaps_costs_one_line_a_change_and_no_descriptor() {
-    let machine = Machine::alone();
+    let machine = Machine::shared();
     let (port, other) = (Port::refusing(), Backend::named("other"));
     let first = Backend::named_on(port.listen(), "a");
     let setup = Setup::new().backend("a", port.address).backend("other", other.address);
@@ -304,7 +306,7 @@ fn a_probe_that_fails_cuts_no_session() {
 #[test]
 fn a_server_behind_a_dropping_firewall_costs_a_client_one_connect_timeout_and_nobody_after_the_eviction() {
     const TIMEOUT: Duration = Duration::from_millis(400);
-    let machine = Machine::alone();
+    let machine = Machine::shared();
     let namespaces = Namespaces::new();
     let far = |name| {
         let listener = namespaces.far().run(|| TcpListener::bind("10.77.0.2:0").expect("a backend's port"));

@@ -1,4 +1,7 @@
 //! Nothing waits on the way: no Nagle, no delayed acknowledgement, no turn that others must sit out.
+//!
+//! covers: src/forward/flow, src/forward/worker, src/sys/ring
+//! kernel features: coop_taskrun, defer_taskrun, registered_ring
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};

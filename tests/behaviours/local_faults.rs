@@ -1,4 +1,7 @@
 //! When this machine itself runs out of ports or descriptors, that is said, no backend is blamed, and it passes.
+//!
+//! covers: src/forward/resources, src/sys/shortage
+//! kernel features: multishot_accept, ring_close
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -1,4 +1,6 @@
 //! Taking backends out for a limited time: nobody is refused, nobody is forgotten outside, and what was decided outlives the process.
+//!
+//! covers: src/cli/drain, src/cli/drill, src/cli/timeline, src/cli/whatif, src/control/capacity, src/control/fleet/announce, src/control/fleet/maintenance, src/control/fleet/orphans, src/control/maintenance
 
 use std::io::Read;
 use std::net::TcpStream;
@@ -9,8 +11,8 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::harness::{
-    Backend, Balancer, Kills, Load, Machine, PATIENCE, Port, Setup, Unanswering, admitted, connect, exchange,
-    free_port, is_reset, post, seed, served_by, wait_until,
+    Backend, Balancer, Blackhole, Kills, Load, Machine, PATIENCE, Port, Setup, admitted, connect, exchange, free_port,
+    is_reset, post, seed, served_by, wait_until,
 };
 
 pub(super) const PROBED: &str = "health: { interval: 100ms, timeout: 80ms, slow_start: 0s }";
@@ -315,7 +317,7 @@ fn sessions_of_a_drained_backend_are_closed_little_by_little_where_that_is_asked
 #[test]
 fn who_is_still_being_connected_to_a_backend_that_is_closed_is_served_by_another_and_left_alone_there() {
     let machine = Machine::shared();
-    let (sick, b) = (Unanswering::new(), Backend::named("b"));
+    let (sick, b) = (Blackhole::new(), Backend::named("b"));
     let setup = Setup::new().backend("sick", sick.address).backend("b", b.address).setting("balance: first");
     // More than the close takes: nobody is rescued by it.
     let balancer = machine.start(setup.setting("connect: { timeout: 8s }"));
@@ -341,7 +343,7 @@ fn who_is_still_being_connected_to_a_backend_that_is_closed_is_served_by_another
 #[test]
 fn who_has_gone_from_a_sick_backend_to_another_is_not_closed_with_it() {
     let machine = Machine::shared();
-    let (sick, b) = (Unanswering::new(), Backend::echo());
+    let (sick, b) = (Blackhole::new(), Backend::echo());
     let setup = Setup::new().workers(1).backend("sick", sick.address).backend("b", b.address);
     let setup = setup.setting("balance: first").setting("connect: { timeout: 700ms }");
     let balancer = machine.start(setup);
@@ -585,7 +587,7 @@ fn the_timeline_is_there_when_the_process_is_not() {
 
 #[test]
 fn killed_at_any_moment_it_leaves_a_state_that_can_be_read() {
-    let machine = Machine::alone();
+    let machine = Machine::shared();
     let (a, b) = (Backend::echo(), Backend::echo());
     let setup = two(&a, &b);
     let state = setup.directory().join("state");

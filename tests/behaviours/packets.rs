@@ -1,4 +1,7 @@
 //! What the wire carries: no packet more than is needed.
+//!
+//! covers: src/forward/flow, src/forward/session/ending
+//! kernel features: multishot_receive
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -20,6 +23,8 @@ fn last_bytes_and_an_end_that_come_together_leave_in_one_packet() {
         let client = namespaces.far().run(|| connect(listen));
         let at_backend = backend.accept();
         exchange_with(&client, &at_backend);
+        // The receive that waits for the last words is armed.
+        balancer.process().await_rest();
         let before = namespaces.far().packets();
         let frozen = balancer.process().freeze();
         (&at_backend).write_all(b"the last words").expect("sending");

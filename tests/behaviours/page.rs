@@ -1,4 +1,6 @@
 //! The status page as a browser shows it.
+//!
+//! covers: src/admin/page
 
 use std::io::Write as _;
 

@@ -1,4 +1,6 @@
 //! What a probe asks and learns: failures told apart, faults of this machine, clients that wait for the first ones.
+//!
+//! covers: src/control/probe
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -7,7 +9,7 @@ use std::time::{Duration, Instant};
 use socket2::SockRef;
 
 use crate::harness::{
-    Acceptor, Backend, Balancer, Machine, NEAR, Namespaces, PATIENCE, Port, SLACK, Setup, Unanswering, admitted,
+    Acceptor, Backend, Balancer, Blackhole, Machine, NEAR, Namespaces, PATIENCE, Port, SLACK, Setup, admitted,
     assert_ends_with_reset, echo, exchange, reset, wait_until,
 };
 
@@ -68,21 +70,22 @@ fn silence_a_reset_wrong_bytes_and_an_early_end_are_told_apart_from_what_was_exp
         let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
     });
     let closing = Backend::new(|mut stream| drop(stream.read(&mut [0; 16])));
-    let (parrot, deaf, dead) = (Backend::echo(), Unanswering::new(), Port::refusing());
+    let (parrot, blackhole, dead) = (Backend::echo(), Blackhole::new(), Port::refusing());
     let good = Backend::new(|mut stream| {
         let _ = stream.write_all(b"hello\r\n+PONG\r\n");
         let _ = stream.read_to_end(&mut Vec::new());
     });
     let setup = Setup::new().backend("silent", silent.address).backend("resetting", resetting.address);
     let setup = setup.backend("closing", closing.address).backend("parrot", parrot.address);
-    let setup = setup.backend("deaf", deaf.address).backend("dead", dead.address).backend("good", good.address);
+    let setup =
+        setup.backend("blackhole", blackhole.address).backend("dead", dead.address).backend("good", good.address);
     let probe = r#"probe: { expect: { send: "PING\r\n", receive: "+PONG" } }"#;
     let balancer = machine.start(setup.setting(&format!("health: {{ {probe}, interval: 500ms, timeout: 500ms }}")));
     assert_fails(&balancer, "silent", "timed_out", "no answer within 500ms");
     assert_fails(&balancer, "resetting", "reset", "connection reset");
     assert_fails(&balancer, "closing", "wrong_bytes", "closed the connection without an answer");
     assert_fails(&balancer, "parrot", "wrong_bytes", r#"answered "PING\r\n""#);
-    assert_fails(&balancer, "deaf", "timed_out", "connect timed out");
+    assert_fails(&balancer, "blackhole", "timed_out", "connect timed out");
     assert_fails(&balancer, "dead", "refused", "connect refused");
     assert_eq!(state(&balancer, "good"), "up");
     balancer.stop();
@@ -162,8 +165,8 @@ fn probes_that_find_no_local_port_do_not_count_and_pass_again_once_there_is_one(
 #[test]
 fn a_client_that_comes_before_the_first_probes_have_ended_is_served_as_soon_as_one_passes() {
     let machine = Machine::shared();
-    let (deaf, slow) = (Unanswering::new(), slow("slow", Duration::from_millis(700), "200 OK"));
-    let setup = Setup::new().backend("deaf", deaf.address).backend("slow", slow.address);
+    let (blackhole, slow) = (Blackhole::new(), slow("slow", Duration::from_millis(700), "200 OK"));
+    let setup = Setup::new().backend("blackhole", blackhole.address).backend("slow", slow.address);
     let balancer = machine.start(setup.setting("health: { probe: { http: {} }, interval: 5s, timeout: 5s }"));
     let clients: Vec<_> = (0..10).map(|_| balancer.connect()).collect();
     clients.iter().for_each(|mut client| client.write_all(b"x").expect("sending"));
@@ -172,9 +175,9 @@ fn a_client_that_comes_before_the_first_probes_have_ended_is_served_as_soon_as_o
         client.read_exact(&mut name).expect("served");
         assert_eq!(name, *b"slow");
     }
-    assert_eq!((state(&balancer, "deaf").as_str(), state(&balancer, "slow").as_str()), ("starting", "up"));
+    assert_eq!((state(&balancer, "blackhole").as_str(), state(&balancer, "slow").as_str()), ("starting", "up"));
     assert_eq!((balancer.number("/services/web/refused"), balancer.probes("slow", "passed")), (0, 1));
-    assert_eq!(balancer.of_backend("deaf", "failures"), 0, "nobody is sent to one that is not known to serve");
+    assert_eq!(balancer.of_backend("blackhole", "failures"), 0, "nobody is sent to one that is not known to serve");
     drop(clients);
     balancer.await_no_session();
     balancer.stop();
@@ -183,23 +186,23 @@ fn a_client_that_comes_before_the_first_probes_have_ended_is_served_as_soon_as_o
 #[test]
 fn clients_that_wait_for_the_first_probes_are_refused_when_the_last_of_them_has_failed_and_not_before() {
     let machine = Machine::shared();
-    let (deaf, broken) = (
-        Unanswering::new(),
+    let (blackhole, broken) = (
+        Blackhole::new(),
         Backend::new(|stream| {
             hear(stream);
             answer(stream, "500 Internal Server Error");
         }),
     );
-    let setup = Setup::new().backend("deaf", deaf.address).backend("broken", broken.address);
+    let setup = Setup::new().backend("blackhole", blackhole.address).backend("broken", broken.address);
     let balancer = machine.start(setup.setting("health: { probe: { http: {} }, interval: 2s, timeout: 2s }"));
     let (clients, start): (Vec<_>, _) = ((0..5).map(|_| balancer.connect()).collect(), Instant::now());
     wait_until("the first has failed", PATIENCE, || state(&balancer, "broken") == "down");
-    assert_eq!(state(&balancer, "deaf"), "starting", "this machine was too busy to look in time");
+    assert_eq!(state(&balancer, "blackhole"), "starting", "this machine was too busy to look in time");
     assert_eq!(balancer.number("/services/web/refused"), 0, "one probe has not ended yet");
     clients.iter().for_each(assert_ends_with_reset);
     assert!(start.elapsed() > Duration::from_secs(1), "refused after {:?}", start.elapsed());
     balancer.await_refused("no_backend", 5);
-    assert!(balancer.probes("deaf", "timed_out") >= 1);
+    assert!(balancer.probes("blackhole", "timed_out") >= 1);
     // The line may still be on its way through the pipe.
     wait_until("the loss is said", PATIENCE, || balancer.has_logged("NOBODY IS LEFT TO SERVE"));
     assert_eq!(balancer.logged("NOBODY IS LEFT TO SERVE"), 1);
@@ -246,7 +249,7 @@ fn an_answer_that_drips_byte_by_byte_ends_a_probe_at_its_timeout_however_long_it
 
 #[test]
 fn a_server_that_accepts_and_never_closes_costs_no_descriptor_however_often_it_is_probed() {
-    let machine = Machine::alone();
+    let machine = Machine::shared();
     let backend = Acceptor::new();
     let setup = Setup::new().backend("a", backend.address);
     let balancer = machine.start(setup.setting("health: { interval: 100ms, timeout: 100ms }"));
@@ -309,7 +312,7 @@ fn probes_go_to_the_port_and_to_the_address_that_are_named_for_them_and_clients_
 #[test]
 fn a_thousand_backends_that_swallow_connects_cost_a_descriptor_each_at_most_and_little_processor_time() {
     const BACKENDS: u16 = 1000;
-    let machine = Machine::alone();
+    let machine = Machine::shared();
     let namespaces = Namespaces::new();
     namespaces.far().vanish();
     let setup = Setup::new().inside(&namespaces).listen(SocketAddr::from((NEAR, 8080)));

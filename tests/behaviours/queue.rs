@@ -1,15 +1,17 @@
 //! Clients that wait for a place: first come, first served, none forgotten, none too many.
+//!
+//! covers: src/forward/pending, src/table/queue
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use socket2::{Domain, Socket, Type};
 
 use crate::harness::{
-    Backend, Balancer, Machine, PATIENCE, Port, Setup, admitted, assert_ends_with_reset, assert_took, connect,
-    exchange, patient, reset, served_by, wait_until,
+    Backend, Balancer, Machine, PATIENCE, Port, Setup, Stopwatch, admitted, assert_ends_with_reset, assert_took,
+    connect, exchange, patient, reset, served_by, wait_until,
 };
 
 /// Clients that have arrived one after the other, and wait; `inside` are in the service already.
@@ -69,24 +71,30 @@ fn those_who_wait_are_served_in_the_order_of_their_arrival_one_for_each_freed_pl
     balancer.stop_after(serving);
 }
 
-/// A client from this port, which the kernel gives to the same worker each time.
+/// A client from this port, which the kernel gives to the same worker each time; of an address that only this test uses, so that no
+/// other connection has the port.
 fn connect_from(port: u16, address: SocketAddr) -> std::io::Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
-    socket.bind(&SocketAddr::from(([127, 0, 0, 1], port)).into())?;
+    socket.bind(&SocketAddr::from(([127, 0, 0, 77], port)).into())?;
     socket.connect(&address.into())?;
     Ok(patient(socket.into()))
 }
 
-/// A client from one of these ports, which is used up then; another connection may have taken some of them.
+/// A client from one of these ports, which is used up then.
 fn connect_again(ports: &mut Vec<u16>, address: SocketAddr) -> TcpStream {
     std::iter::from_fn(|| ports.pop()).find_map(|port| connect_from(port, address).ok()).expect("a port that is free")
 }
 
+/// Whether something has come for a client.
+fn is_answered(client: &TcpStream) -> bool {
+    client.set_nonblocking(true).expect("O_NONBLOCK");
+    client.peek(&mut [0]).is_ok()
+}
+
 #[test]
 fn free_places_are_for_those_who_came_first_also_while_their_worker_is_busy() {
-    // Alone, or others take the ports meanwhile.
-    let machine = Machine::alone();
+    let machine = Machine::shared();
     let a = Backend::named("a");
     // By their ports clients are told apart here, not by the core that they are on.
     let balancer = machine.start(setup(&a, 30, "size: 100, timeout: 60s").without("incoming_cpu"));
@@ -98,12 +106,16 @@ fn free_places_are_for_those_who_came_first_also_while_their_worker_is_busy() {
     let held = balancer.process().hold("worker-1");
     let (mut busy, mut free) = (Vec::new(), Vec::new());
     clients.iter().for_each(|mut client| client.write_all(b"x").expect("speaking"));
-    // Who is served at all is served within a moment.
-    std::thread::sleep(Duration::from_secs(1));
-    for mut client in &clients {
-        client.set_nonblocking(true).expect("O_NONBLOCK");
+    // Who is served at all is served within a moment of the others.
+    let mut answered = 0;
+    wait_until("those of the other worker are served", PATIENCE, || {
+        std::thread::sleep(Duration::from_millis(200));
+        let before = std::mem::replace(&mut answered, clients.iter().filter(|client| is_answered(client)).count());
+        answered > 0 && answered == before
+    });
+    for client in &clients {
         let port = client.local_addr().expect("an address").port();
-        if client.read(&mut [0]).is_ok() { free.push(port) } else { busy.push(port) }
+        if is_answered(client) { free.push(port) } else { busy.push(port) }
     }
     assert!(busy.len() >= 2 && free.len() >= 6, "the kernel gives all to one worker: {busy:?} {free:?}");
     drop(held);
@@ -141,9 +153,9 @@ fn no_more_wait_than_may_and_the_surplus_is_refused_at_once() {
     let (serving, _) = admitted(balancer.address()).expect("served");
     let waiting = line_up(&balancer, 1, 3);
     for number in 1..=5 {
-        let start = Instant::now();
-        assert!(admitted(balancer.address()).is_none(), "a fourth one waits or is served");
-        assert_took(start.elapsed(), Duration::ZERO);
+        let (address, mut watch) = (balancer.address(), balancer.stopwatch());
+        assert!(admitted(address).is_none(), "a fourth one waits or is served");
+        assert_took(watch.took(), Duration::ZERO);
         balancer.await_refused("backend_limit", number);
     }
     waiting.iter().for_each(assert_waits);
@@ -163,14 +175,14 @@ fn who_has_waited_for_the_whole_time_is_refused_then() {
     let a = Backend::named("a");
     let balancer = machine.start(setup(&a, 1, "size: 100, timeout: 700ms"));
     let (serving, _) = admitted(balancer.address()).expect("served");
-    let address = balancer.address();
+    let (address, process) = (balancer.address(), balancer.process());
     std::thread::scope(|scope| {
         for number in 0..5 {
             scope.spawn(move || {
                 std::thread::sleep(Duration::from_millis(100 * number));
-                let start = Instant::now();
+                let mut watch = Stopwatch::start(process);
                 assert_ends_with_reset(&connect(address));
-                assert_took(start.elapsed(), Duration::from_millis(700));
+                assert_took(watch.took(), Duration::from_millis(700));
             });
         }
     });
@@ -329,13 +341,13 @@ fn a_stop_still_serves_those_who_wait_and_refuses_the_rest_after_drain() {
     let (serving, _) = admitted(balancer.address()).expect("served");
     let waiting = line_up(&balancer, 1, 3);
     balancer.signal(Signal::TERM);
-    let start = Instant::now();
+    let mut watch = balancer.stopwatch();
     drop(serving);
     assert_eq!(name_for(&waiting[0]), "a");
     exchange(&waiting[0]);
     waiting[1..].iter().for_each(assert_waits);
     waiting[1..].iter().for_each(assert_ends_with_reset);
-    assert_took(start.elapsed(), Duration::from_secs(3));
+    assert_took(watch.took(), Duration::from_secs(3));
     let (code, _) = balancer.wait(PATIENCE);
     assert_eq!(code, Some(0));
     let log = std::fs::read_to_string(&log).expect("an access log");

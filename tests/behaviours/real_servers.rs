@@ -1,4 +1,6 @@
 //! Real programs in front and behind: redis, nginx, PostgreSQL, iperf3.
+//!
+//! covers: src/forward
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};

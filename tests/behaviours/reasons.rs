@@ -1,4 +1,6 @@
 //! Every reason that the manual names for an end or a refusal, driven for real: the line in the access log and the metrics say it.
+//!
+//! covers: src/forward/closing, src/forward/protocol, src/observe/counters
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -8,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::process::Signal;
 
 use crate::harness::{
-    Acceptor, Backend, Balancer, End, Machine, NEAR, Namespaces, PATIENCE, Port, Setup, Unanswering, admitted,
+    Acceptor, Backend, Balancer, Blackhole, End, Machine, NEAR, Namespaces, PATIENCE, Port, Setup, admitted,
     assert_ends_with_reset, await_reset, connect, read_to_end, reset, wait_until,
 };
 
@@ -140,7 +142,7 @@ fn every_reason_of_a_refusal_is_told_as_the_manual_says() {
     let listen = || near.run(|| TcpListener::bind("127.0.0.1:0").expect("a port"));
     let (a, b, c) =
         (Backend::named_on(listen(), "a"), Backend::named_on(listen(), "b"), Backend::named_on(listen(), "c"));
-    let (dead, deaf) = (near.run(Port::refusing), near.run(Unanswering::new));
+    let (dead, blackhole) = (near.run(Port::refusing), near.run(Blackhole::new));
     let at = |port: u16| SocketAddr::from((NEAR, port));
     let setup = Setup::new().inside(&namespaces).process("drain: 1s").process("max_connections: 6");
     let setup = setup.listen(at(8080)).backend("a", a.address).setting("max_connections: 1");
@@ -149,8 +151,11 @@ fn every_reason_of_a_refusal_is_told_as_the_manual_says() {
     let setup = setup.service("down").listen(at(8082)).backend("dead", dead.address).setting("health: { probe: tcp }");
     let setup = setup.service("dead").listen(at(8083)).backend("dead", dead.address);
     let setup = setup.service("ports").listen(at(8084)).backend("c", c.address);
-    let setup =
-        setup.service("deaf").listen(at(8085)).backend("deaf", deaf.address).setting("connect: { timeout: 1m }");
+    let setup = setup
+        .service("blackhole")
+        .listen(at(8085))
+        .backend("blackhole", blackhole.address)
+        .setting("connect: { timeout: 1m }");
     let (log, setup) = with_log(setup);
     let mut balancer = machine.start(setup);
     let arrive = |port| namespaces.far().run(|| admitted(at(port)));
@@ -192,11 +197,11 @@ fn every_reason_of_a_refusal_is_told_as_the_manual_says() {
 
     near.local_ports(40_000, 50_000);
     let connecting = namespaces.far().run(|| connect(at(8085)));
-    balancer.await_number("/services/deaf/connections", 1);
+    balancer.await_number("/services/blackhole/connections", 1);
     balancer.signal(Signal::TERM);
     assert_ends_with_reset(&connecting);
     assert_eq!(balancer.wait(PATIENCE).0, Some(0));
-    assert_eq!(in_log(&log, "deaf", "refused", "stopping"), 1);
+    assert_eq!(in_log(&log, "blackhole", "refused", "stopping"), 1);
     told.insert("stopping".to_owned());
     assert_eq!(told, documented("refused"));
     drop((held, first, ports));

@@ -1,4 +1,7 @@
 //! Bytes arrive: all of them, once, in order, both ways, whatever the sizes.
+//!
+//! covers: src/forward/flow, src/forward/session, src/sys/buffers, src/sys/receive, src/sys/ring
+//! kernel features: big_pipes, buffer_ring, multishot_receive, poll_first
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -6,7 +9,7 @@ use std::net::{Shutdown, TcpStream};
 use socket2::SockRef;
 
 use crate::harness::{
-    Acceptor, Backend, Bytes, End, Machine, PATIENCE, Setup, Unanswering, echo, exchange, exchange_bytes, read_to_end,
+    Acceptor, Backend, Blackhole, Bytes, End, Machine, PATIENCE, Setup, echo, exchange, exchange_bytes, read_to_end,
     receive, receive_to_end, reset, seed, send, send_in, wait_until,
 };
 
@@ -93,8 +96,8 @@ fn streams_up_to_a_gibibyte_arrive_exactly_both_ways_at_once() {
 #[test]
 fn what_a_client_sends_before_its_backend_is_connected_arrives_once_and_in_order() {
     let machine = Machine::shared();
-    let deaf = Unanswering::new();
-    let setup = Setup::new().backend("a", deaf.address).setting("connect: { timeout: 10s }");
+    let blackhole = Blackhole::new();
+    let setup = Setup::new().backend("a", blackhole.address).setting("connect: { timeout: 10s }");
     let balancer = machine.start(setup);
     let seed = seed();
     let (client, small) = (balancer.connect(), balancer.connect());
@@ -107,7 +110,7 @@ fn what_a_client_sends_before_its_backend_is_connected_arrives_once_and_in_order
         send(&small, seed, 100).expect("sending");
         small.shutdown(Shutdown::Write).expect("finishing");
         balancer.await_number("/sessions", 2);
-        let backend = deaf.wake();
+        let backend = blackhole.wake();
         let sessions = [backend.accept(), backend.accept()];
         let receivers = sessions.map(|mut stream| {
             scope.spawn(move || {

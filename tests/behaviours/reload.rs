@@ -1,4 +1,7 @@
 //! A reload applies all of a file or nothing, and costs no connection.
+//!
+//! covers: src/cli/check, src/cli/reload, src/config, src/duration, src/control/reload, src/forward/listener
+//! kernel features: multishot_accept
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -34,7 +37,7 @@ fn line(name: &str, address: SocketAddr) -> String {
 
 #[test]
 fn a_hundred_reloads_under_load_cost_no_connection() {
-    let machine = Machine::alone();
+    let machine = Machine::shared();
     let (a, b, c) = (Backend::echo(), Backend::echo(), Backend::echo());
     let (port, other) = (free_port(), free_port());
     let setup = Setup::new().process("reload: { guard: 0% }").backend("a", a.address).backend("b", b.address);
@@ -163,7 +166,7 @@ fn a_listener_that_cannot_bind_leaves_everything_as_it_was() {
 
 #[test]
 fn a_storm_of_good_and_bad_reloads_leaves_the_last_good_one_and_nothing_else() {
-    let machine = Machine::alone();
+    let machine = Machine::shared();
     let (a, b) = (Backend::named("a"), Backend::named("b"));
     let setup = Setup::new().process("reload: { guard: 0% }").backend("a", a.address).backend("b", b.address);
     let balancer = machine.start(setup);

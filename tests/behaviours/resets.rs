@@ -1,4 +1,7 @@
 //! A reset stays a reset, in every state of the session, and comes behind the data that was there before it.
+//!
+//! covers: src/forward/session/ending, src/forward/token, src/sys/socket
+//! kernel features: buffer_ring, multishot_receive, ring_close
 
 use std::io::Write;
 use std::net::{Shutdown, TcpStream};

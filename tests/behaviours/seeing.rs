@@ -1,4 +1,6 @@
 //! What operators see: readiness, the TCP side, the one-line verdict, and one line a session in the access log.
+//!
+//! covers: src/admin/metrics, src/admin/ready, src/admin/status, src/cli/client, src/cli/completions, src/cli/man, src/cli/mod, src/cli/monitoring_check, src/cli/status, src/observe/mod, src/observe/redundancy, src/observe/running
 
 use std::fs::File;
 use std::io::{Read, Write};

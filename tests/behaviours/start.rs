@@ -1,4 +1,6 @@
 //! What the process takes for itself when it starts, and that it serves with all of it or not at all.
+//!
+//! covers: src/app, src/lib, src/main, src/sys/features, src/sys/mod, src/sys/process, src/sys/ring/refused
 
 use std::net::{Shutdown, TcpStream};
 use std::process::Command;
@@ -32,7 +34,7 @@ fn what_the_kernel_has_is_one_line_and_what_is_switched_off_is_not_used() {
 
 #[test]
 fn as_many_sessions_as_the_hard_limit_of_descriptors_carries_are_served_and_all_else_still_works() {
-    let machine = Machine::alone();
+    let machine = Machine::shared();
     let backend = Backend::echo();
     let setup = Setup::new().descriptors(64, 1000).backend("a", backend.address);
     let balancer = machine.start(setup.setting("health: { interval: 100ms, timeout: 100ms, fall: 1, passive: 1 }"));

@@ -1,4 +1,6 @@
 //! Much at once: few places, clients that leave, backends that come and go, thousands that wait. Nobody is forgotten, nothing leaks.
+//!
+//! covers: src/forward/pending, src/table/queue
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -71,7 +73,7 @@ fn assert_all_gone(balancer: &Balancer, backends: &[&str], clients: u64) {
 #[test]
 fn clients_that_queue_and_reset_while_a_backend_flaps_are_all_served_or_refused_and_leave_nothing_behind() {
     const FLAPS: usize = 4;
-    let machine = Machine::alone();
+    let machine = Machine::shared();
     let (a, probed, port) = (Backend::named("a"), Backend::echo(), Port::refusing());
     let mut flapping = Some(Backend::named_on(port.listen(), "b"));
     // Probed elsewhere, so that its connections are sessions.
@@ -135,9 +137,8 @@ impl Gate {
 }
 
 /// Thousands wait for the first probe; half of them leave before it is answered with `status`. What becomes of the rest is `then`'s.
-fn thousands_wait(status: &'static str, then: impl FnOnce(&Balancer, Vec<TcpStream>)) {
+fn thousands_wait(machine: &Machine, status: &'static str, then: impl FnOnce(&Balancer, Vec<TcpStream>)) {
     const CLIENTS: usize = 3000;
-    let machine = Machine::alone();
     let (a, gate) = (Backend::named("a"), Gate::new(status));
     let shut = gate.open.write().expect("the gate");
     let setup = Setup::new().backend_with("a", a.address, &format!("probe_address: \"{}\"", gate.backend.address));
@@ -171,7 +172,7 @@ fn thousands_wait(status: &'static str, then: impl FnOnce(&Balancer, Vec<TcpStre
 
 #[test]
 fn of_thousands_who_wait_for_the_first_probe_those_who_stay_are_all_served_and_those_who_leave_are_gone() {
-    thousands_wait("200 OK", |balancer, staying| {
+    thousands_wait(&Machine::shared(), "200 OK", |balancer, staying| {
         for mut client in &staying {
             client.read_exact(&mut [0; 2]).expect("served");
         }
@@ -181,7 +182,7 @@ fn of_thousands_who_wait_for_the_first_probe_those_who_stay_are_all_served_and_t
 
 #[test]
 fn of_thousands_who_wait_for_the_first_probe_those_who_stay_are_all_refused_where_it_fails() {
-    thousands_wait("503 Service Unavailable", |balancer, staying| {
+    thousands_wait(&Machine::shared(), "503 Service Unavailable", |balancer, staying| {
         for client in &staying {
             ends(client);
         }

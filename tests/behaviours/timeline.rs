@@ -1,4 +1,6 @@
 //! The incident timeline: whose it is, and what it claims to know.
+//!
+//! covers: src/observe/timeline, src/cli/timeline
 
 use std::path::Path;
 use std::process::{Command, Stdio};

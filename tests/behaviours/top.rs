@@ -1,4 +1,6 @@
 //! `balancer top`, driven as a person does: keys in, what can be read on the terminal out.
+//!
+//! covers: src/cli/top
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -295,7 +297,7 @@ fn a_window_that_changes_its_size_is_filled_again() {
 
 #[test]
 fn a_thousand_backends_stay_usable_and_cost_a_slow_link_little() {
-    let machine = Machine::alone();
+    let machine = Machine::shared();
     let mut setup = Setup::new();
     let backend = Backend::echo();
     for service in 0..49 {

@@ -1,4 +1,6 @@
 //! A Unix socket is what its directory and its name say it is, however the path is written.
+//!
+//! covers: src/config/path_identity, src/control/listeners, src/sys/unix
 
 use std::fs;
 use std::io::{Read, Write};

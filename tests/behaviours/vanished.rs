@@ -1,4 +1,6 @@
 //! A peer that disappears without a word is given up in good time; one that is only slow is not such a peer.
+//!
+//! covers: src/forward/peer
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -6,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::harness::{
-    Acceptor, Balancer, Bytes, End, Machine, NEAR, Namespaces, PUNCTUAL, Setup, assert_between, assert_punctual,
+    Acceptor, Balancer, Bytes, End, Machine, NEAR, Namespaces, PUNCTUAL, Setup, Took, assert_between, assert_punctual,
     await_reset, connect, read_to_end, receive, receive_to_end, seed, send, wait_until,
 };
 
@@ -45,31 +47,30 @@ impl Wire {
 
 #[test]
 fn a_client_that_vanishes_with_data_unacknowledged_is_given_up_at_unresponsive() {
-    vanishes(true, 100);
+    vanishes(&Machine::shared(), true, 100);
 }
 
 #[test]
 fn a_backend_that_vanishes_with_data_unacknowledged_is_given_up_at_unresponsive() {
-    vanishes(false, 100);
+    vanishes(&Machine::shared(), false, 100);
 }
 
 #[test]
 fn a_client_that_vanishes_in_the_middle_of_bulk_is_given_up_at_unresponsive() {
-    vanishes(true, 1 << 40);
+    vanishes(&Machine::shared(), true, 1 << 40);
 }
 
 #[test]
 fn a_backend_that_vanishes_in_the_middle_of_bulk_is_given_up_at_unresponsive() {
-    vanishes(false, 1 << 40);
+    vanishes(&Machine::shared(), false, 1 << 40);
 }
 
-fn vanishes(far_is_client: bool, count: u64) {
-    let machine = Machine::alone();
-    assert_punctual(UNRESPONSIVE, || [vanishes_once(&machine, far_is_client, count)]);
+fn vanishes(machine: &Machine, far_is_client: bool, count: u64) {
+    assert_punctual(UNRESPONSIVE, || [vanishes_once(machine, far_is_client, count)]);
 }
 
 /// How long it took from the last sign of life, or from the first byte that was never acknowledged.
-fn vanishes_once(machine: &Machine, far_is_client: bool, count: u64) -> Duration {
+fn vanishes_once(machine: &Machine, far_is_client: bool, count: u64) -> Took {
     let wire = start(machine, far_is_client, "{ unresponsive: 1s }");
     let (client, at_backend) = wire.session(far_is_client);
     let (far, near) = if far_is_client { (client, at_backend) } else { (at_backend, client) };
@@ -77,14 +78,14 @@ fn vanishes_once(machine: &Machine, far_is_client: bool, count: u64) -> Duration
     send(&near, seed, 10).expect("sending");
     receive(&far, &mut Bytes::new(seed), 10);
     let took = std::thread::scope(|scope| {
-        let start;
+        let mut watch;
         if count > 1000 {
             let sender = scope.spawn(|| send(&near, seed, count).expect_err("it must be cut"));
             receive(&far, &mut Bytes::new(seed), 50 << 20);
             // It reads on until nothing comes any more: a full window would be another case, that of the paused reader.
             far.set_read_timeout(Some(UNRESPONSIVE / 4)).expect("a read timeout");
             scope.spawn(|| while (&far).read(&mut [0; 1 << 16]).is_ok_and(|bytes| bytes > 0) {});
-            start = Instant::now();
+            watch = wire.balancer.stopwatch();
             wire.namespaces.far().vanish();
             let (_, error) = sender.join().expect("sending");
             assert!(crate::harness::is_reset(&error), "{error}");
@@ -92,11 +93,11 @@ fn vanishes_once(machine: &Machine, far_is_client: bool, count: u64) -> Duration
             wire.namespaces.far().vanish();
             // The clock starts with a write after a pause; without one, with the last acknowledgement.
             std::thread::sleep(PAUSE);
-            start = Instant::now();
+            watch = wire.balancer.stopwatch();
             send(&near, seed, count).expect("sending");
             await_reset(&near, UNRESPONSIVE * 4);
         }
-        start.elapsed()
+        watch.took()
     });
     wire.balancer.await_closed("unresponsive", 1);
     wire.balancer.await_no_session();
@@ -106,7 +107,7 @@ fn vanishes_once(machine: &Machine, far_is_client: bool, count: u64) -> Duration
 
 #[test]
 fn a_paused_reader_that_vanishes_is_given_up_when_window_probes_stay_unanswered() {
-    let machine = Machine::alone();
+    let machine = Machine::shared();
     // No event tells when a probe went out: the second one that stays unanswered is seen at the next look.
     assert_between(Duration::ZERO, BETWEEN_LOOKS + PUNCTUAL, || {
         let wire = start(&machine, true, "{ unresponsive: 1s }");
@@ -117,18 +118,20 @@ fn a_paused_reader_that_vanishes_is_given_up_when_window_probes_stay_unanswered(
             // By then looks are regular, and probes so rare that the far kernel leaves none out (tcp_invalid_ratelimit, 500 ms).
             stalled(&wire.balancer, UNRESPONSIVE * 2);
             far.vanish();
-            let (before, mut start) = (far.packets_on_the_wire(), Instant::now());
+            let (before, mut watch) = (far.packets_on_the_wire(), wire.balancer.stopwatch());
             wait_until("two window probes go unanswered", Duration::from_secs(15), || {
-                let (now, given_up) = (Instant::now(), wire.balancer.closed("unresponsive"));
+                let (now, given_up) = (wire.balancer.stopwatch(), wire.balancer.closed("unresponsive"));
                 let gone_out = far.packets_on_the_wire() >= before + 2;
                 // The look that follows the second one may follow it at once.
                 assert!(gone_out || given_up == 0, "one probe is not enough");
-                start = if gone_out { start } else { now };
+                if !gone_out {
+                    watch = now;
+                }
                 gone_out
             });
             let (_, error) = sender.join().expect("sending");
             assert!(crate::harness::is_reset(&error), "{error}");
-            start.elapsed()
+            watch.took()
         });
         wire.balancer.await_closed("unresponsive", 1);
         wire.balancer.stop();

@@ -97,7 +97,15 @@ fn a_head_that_takes_too_long_ends_its_connection_and_who_is_at_work_is_never_cu
     let mut requests = running.requests;
     let Some(AdminRequest::Reload { answer, .. }) = requests.blocking_recv() else { panic!("no request") };
     assert_eq!(exchange(&running.path, b"GET /healthz HTTP/1.1\r\n\r\n"), "", "there is no place");
-    answer.send(Reply { result: Reloaded::Applied, generation: 7, changes: Vec::new(), error: None }).unwrap();
+    answer
+        .send(Reply {
+            result: Reloaded::Applied,
+            generation: 7,
+            changes: Vec::new(),
+            warnings: Vec::new(),
+            error: None,
+        })
+        .unwrap();
     let mut answer = String::new();
     asked.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");

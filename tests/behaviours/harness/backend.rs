@@ -1,4 +1,4 @@
-//! Backends that live in the test: echoing, named, accepting by hand, refusing, deaf.
+//! Backends that live in the test: echoing, named, accepting by hand, refusing, blackhole.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -188,13 +188,13 @@ impl Port {
 }
 
 /// A backend that swallows connects, as one behind a dropping firewall does: its queue is full and nothing accepts.
-pub(crate) struct Unanswering {
+pub(crate) struct Blackhole {
     pub(crate) address: SocketAddr,
     listener: TcpListener,
     fillers: Vec<TcpStream>,
 }
 
-impl Unanswering {
+impl Blackhole {
     /// On a port of its own.
     pub(crate) fn new() -> Self {
         let socket = bound(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));

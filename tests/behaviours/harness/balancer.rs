@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::Signal;
 
 use super::status::{Status, get};
-use super::{Acceptor, Kills, PATIENCE, Process, Setup, connect, metric, wait_until};
+use super::{Acceptor, Kills, PATIENCE, Process, Setup, Stopwatch, Took, connect, metric, wait_until};
 
 /// Lines of the log that are kept.
 const LOG_LINES: usize = 1000;
@@ -59,16 +59,13 @@ impl Balancer {
     }
 
     /// Kills it as the kernel does, and starts it again: how long the new process took until a client was let in.
-    pub(crate) fn die_and_start_again(&mut self) -> Duration {
+    pub(crate) fn die_and_start_again(&mut self) -> Took {
         let address = self.address();
         self.child.kill();
-        let start = Instant::now();
         self.child = spawn(&self.setup, "run", &self.log).0;
-        while TcpStream::connect(address).is_err() {
-            assert!(start.elapsed() < PATIENCE, "it does not listen");
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        let took = start.elapsed();
+        let mut watch = Stopwatch::start(self.child.process());
+        wait_until("it listens again", PATIENCE, || TcpStream::connect(address).is_ok());
+        let took = watch.took();
         self.wait_until_it_serves();
         took
     }
@@ -118,6 +115,11 @@ impl Balancer {
     /// Its process; after an upgrade the one that serves.
     pub(crate) fn process(&self) -> Process {
         self.successor.unwrap_or_else(|| self.child.process())
+    }
+
+    /// Measures from now on how long something takes that it does.
+    pub(crate) fn stopwatch(&self) -> Stopwatch {
+        Stopwatch::start(self.process())
     }
 
     /// Where the program is, if it has a copy of its own.
@@ -328,7 +330,7 @@ impl Balancer {
 
     /// Waits until it has ended by itself: its exit code and how long that took.
     #[track_caller]
-    pub(crate) fn wait(&mut self, within: Duration) -> (Option<i32>, Duration) {
+    pub(crate) fn wait(&mut self, within: Duration) -> (Option<i32>, Took) {
         let (status, took) = self.child.wait(within);
         (status.code(), took)
     }

@@ -1,6 +1,9 @@
 //! Who may use the machine: most tests share it, those that measure have it to themselves.
 
+use std::fs::File;
+use std::io::Write;
 use std::sync::{Condvar, Mutex, MutexGuard, Once, PoisonError};
+use std::time::Instant;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -33,12 +36,10 @@ impl Turns {
     }
 }
 
-/// Leave to use the machine, for as long as it is held.
-pub(crate) enum Machine {
-    /// Beside other tests.
-    Shared,
-    /// With no other test running.
-    Alone,
+/// Leave to use the machine, for as long as it is held: beside other tests, or with no other test running.
+pub(crate) struct Machine {
+    alone: bool,
+    since: Instant,
 }
 
 impl Machine {
@@ -50,7 +51,7 @@ impl Machine {
         let mut turns = Turns::wait(turns, |turns| turns.alone || turns.sharing == SHARING);
         turns.willing -= 1;
         turns.sharing += 1;
-        Self::Shared
+        Self { alone: false, since: Instant::now() }
     }
 
     /// For tests that measure time, processor or memory, or load the machine. They come when nobody is left who shares it:
@@ -59,7 +60,18 @@ impl Machine {
         raise_descriptor_limit();
         let turns = Turns::lock();
         Turns::wait(turns, |turns| turns.alone || turns.sharing + turns.willing > 0).alone = true;
-        Self::Alone
+        Self { alone: true, since: Instant::now() }
+    }
+
+    /// Adds a line to the file that `BALANCER_TEST_TIMES` names: seconds, `shared` or `alone`, the test.
+    fn note_time(&self) {
+        let Some(file) = std::env::var_os("BALANCER_TEST_TIMES") else { return };
+        let (took, thread) = (self.since.elapsed().as_secs_f64(), std::thread::current());
+        let kind = if self.alone { "alone" } else { "shared" };
+        let line = format!("{took:.3}\t{kind}\t{}\n", thread.name().unwrap_or("?"));
+        // One write, so that lines of tests that end together stay whole.
+        let file = File::options().create(true).append(true).open(file);
+        let _ = file.and_then(|mut file| file.write_all(line.as_bytes()));
     }
 
     /// Starts the program and waits until it serves.
@@ -83,10 +95,12 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
+        self.note_time();
         let mut turns = Turns::lock();
-        match self {
-            Self::Shared => turns.sharing -= 1,
-            Self::Alone => turns.alone = false,
+        if self.alone {
+            turns.alone = false;
+        } else {
+            turns.sharing -= 1;
         }
         ENDED.notify_all();
     }

@@ -16,7 +16,7 @@ mod terminal;
 mod tools;
 mod wait;
 
-pub(crate) use self::backend::{Acceptor, Backend, Port, Unanswering, echo};
+pub(crate) use self::backend::{Acceptor, Backend, Blackhole, Port, echo};
 pub(crate) use self::balancer::Balancer;
 pub(crate) use self::browser::Browser;
 pub(crate) use self::disk::Disk;
@@ -34,5 +34,6 @@ pub(crate) use self::stream::{Bytes, receive, receive_to_end, seed, send, send_i
 pub(crate) use self::terminal::Terminal;
 pub(crate) use self::tools::{Server, Tool, free_port, program, run};
 pub(crate) use self::wait::{
-    PATIENCE, PUNCTUAL, SLACK, assert_between, assert_punctual, assert_took, percentile, wait_until,
+    PATIENCE, PUNCTUAL, SLACK, Stopwatch, Took, assert_between, assert_punctual, assert_took, assert_within,
+    percentile, wait_until,
 };

@@ -7,7 +7,7 @@ use std::io::Read as _;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::net::sockopt::socket_acceptconn;
 use rustix::process::{
@@ -17,7 +17,7 @@ use rustix::process::{
 use socket2::SockRef;
 
 use super::tools::program;
-use super::wait::{PATIENCE, wait_until};
+use super::wait::{PATIENCE, Stopwatch, Took, queued, wait_until};
 
 /// A process as /proc shows it.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +47,13 @@ impl Process {
         processor_time(&self.read(&format!("task/{}/stat", self.thread(thread))))
     }
 
+    /// How long its threads have been ready to run while the kernel had given the cores to others: all of them together, those
+    /// that run still. Nothing for a process that has ended.
+    pub(crate) fn queued(self) -> Duration {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.0)).into_iter().flatten().flatten();
+        tasks.map(|task| queued(&task.path().join("schedstat").to_string_lossy())).sum()
+    }
+
     /// Descriptors that it has open.
     pub(crate) fn descriptors(self) -> usize {
         self.try_descriptors().expect("reading /proc/PID/fd")
@@ -64,6 +71,13 @@ impl Process {
     /// Kernel threads that work off what the ring could not do at once. There are none in steady state.
     pub(crate) fn ring_workers(self) -> usize {
         self.threads().iter().filter(|name| name.starts_with("iou-wrk")).count()
+    }
+
+    /// Waits until every one of its threads sleeps: whatever it was to do, it has done.
+    #[track_caller]
+    pub(crate) fn await_rest(self) {
+        let sleeps = |stat: &String| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('S'));
+        wait_until("every thread sleeps", PATIENCE, || self.each_task("stat").iter().all(sleeps));
     }
 
     /// How often each of its threads has gone to sleep, by name: it stays the same while nothing wakes them.
@@ -197,14 +211,14 @@ impl Kills {
 
     /// Waits for its own end and says how long it took.
     #[track_caller]
-    pub(crate) fn wait(&mut self, within: Duration) -> (ExitStatus, Duration) {
-        let start = Instant::now();
-        let mut status = None;
+    pub(crate) fn wait(&mut self, within: Duration) -> (ExitStatus, Took) {
+        let (mut watch, mut status, mut took) = (Stopwatch::start(self.process()), None, None);
         wait_until("the process has ended", within, || {
             status = self.0.try_wait().expect("waiting for a child");
+            took = Some(watch.took());
             status.is_some()
         });
-        (status.expect("it ended"), start.elapsed())
+        (status.expect("it ended"), took.expect("it was looked at"))
     }
 }
 

@@ -2,12 +2,13 @@
 
 use std::ffi::OsStr;
 use std::io::Read;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{Kills, wait_until};
+use super::{Kills, Port, wait_until};
 
 /// A program of the search path or of a system directory; a missing one is a failure.
 #[track_caller]
@@ -93,8 +94,11 @@ impl Server {
     }
 }
 
-/// A port that nobody uses now.
+/// A port of 127.0.0.1 that refuses until a server of the test listens there. Nobody else gets it while this process lives.
 pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("an address").port()
+    static HELD: Mutex<Vec<Port>> = Mutex::new(Vec::new());
+    let port = Port::refusing();
+    let number = port.address.port();
+    HELD.lock().unwrap_or_else(PoisonError::into_inner).push(port);
+    number
 }
