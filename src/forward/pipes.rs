@@ -63,7 +63,7 @@ impl Pipes {
         }
     }
 
-    /// When to call [`Pipes::tidy`].
+    /// When to call [`Pipes::close_idle`].
     pub(super) fn due(&self) -> Millis {
         if self.spare.is_empty() { NEVER } else { self.used.saturating_add(QUIET) }
     }

@@ -1,6 +1,6 @@
 //! The incident timeline: whose it is, and what it claims to know.
 //!
-//! covers: src/observe/timeline, src/cli/timeline
+//! covers: src/observe/timeline, src/observe/regular_file, src/cli/timeline
 
 use std::path::Path;
 use std::process::{Command, Stdio};
