@@ -4,7 +4,7 @@
 //!
 //! | room | what it is | may use |
 //! | --- | --- | --- |
-//! | [`config`] | the YAML file, read and validated | `duration` |
+//! | [`config`] | the YAML file, read and validated | `duration`, `visible` |
 //! | [`table`] | the immutable backend table and the pick | `observe` |
 //! | [`forward`] | the data path: workers, sessions, flows | `table` (reads), `observe` (writes), `messages`, `sys` |
 //! | [`control`] | the one loop that decides: health, reload, drains, upgrade, stop | `config`, `table` (sole publisher), `observe`, `messages`, `sys` |
@@ -14,6 +14,7 @@
 //! | [`cli`] | one file a subcommand | everything that a user may ask for |
 //! | [`app`] | the composition root | everything; it has no logic |
 //! | [`duration`] | `1m30s`, read and written | nothing of the others |
+//! | [`visible`] | texts from outside, shown so that nothing in them is hidden | nothing of the others |
 //! | [`sys`] | ring, sockets, pipes, limits: the only `unsafe` | nothing of the others |
 
 pub mod admin;
@@ -27,3 +28,4 @@ pub mod messages;
 pub mod observe;
 pub mod sys;
 pub mod table;
+pub mod visible;

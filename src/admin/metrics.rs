@@ -12,6 +12,7 @@ use super::view::{View, descriptors};
 use crate::observe::condition::State;
 use crate::observe::counters::{Closed, Durations, Probed, Refused, ServiceCounters};
 use crate::observe::running::{Orphaned, Reloaded};
+use crate::observe::stderr;
 use crate::table::{Backend, Service};
 
 /// The content type of what [`text`] answers.
@@ -46,6 +47,8 @@ fn process(text: &mut Text, view: &View) {
     single("pipes_refused_total", "counter", "Bulk flows that went on by copying for want of a pipe.", refused);
     let dropped = view.access_log.dropped();
     single("access_log_dropped_total", "counter", "Lines of the access log that were dropped.", dropped);
+    let help = "Lines of standard error that were dropped: nobody read it, or it could not be written.";
+    single("log_lines_dropped_total", "counter", help, stderr::dropped());
     let refused = worker.sum(|w| w.buffers_refused.get());
     single("buffers_refused_total", "counter", "Receives that had to wait for a free buffer.", refused);
     let unlisted = worker.sum(|w| w.unlisted.get());

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{ConfigFile, count, say};
+use super::{ConfigFile, complain, count, say};
 use crate::config::{Listen, Loaded};
 use crate::sys::address::{self, AddressUnavailable};
 
@@ -20,9 +20,9 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     match arguments.config.load() {
         Ok(loaded) => {
             if !loaded.warnings.is_empty() {
-                eprintln!("{}", loaded.warnings);
+                complain(&loaded.warnings.to_string());
             }
-            not_here(&loaded).iter().for_each(|warning| eprintln!("warning: {warning}"));
+            not_here(&loaded).iter().for_each(|warning| complain(&format!("warning: {warning}")));
             say(&summary(&loaded));
             ExitCode::SUCCESS
         }

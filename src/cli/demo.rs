@@ -18,11 +18,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use super::{log, serve};
+use super::{failed, log, serve};
 use crate::admin;
 use crate::app::Program;
 use crate::config::{self, AccessLog, Admin, Backend, Balance, Config, Health, Listen, Weight};
 use crate::observe::running::ConfigFile;
+use crate::observe::writer_thread::{PATIENCE, WriterThread};
 
 /// Where the demo's clients arrive.
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
@@ -39,18 +40,21 @@ pub(super) struct Arguments {}
 
 /// Exits 0 after Ctrl-C.
 pub(super) fn run(_: &Arguments) -> ExitCode {
-    log::init();
+    let _log = match log::start() {
+        Ok(log) => log,
+        Err(code) => return code,
+    };
     // There is nothing to choose in a demo: before anything is said to try, its address must be free.
     if let Err(error) = std::net::TcpListener::bind(LISTEN) {
-        eprintln!("error: the demo's clients arrive at {LISTEN}, and {error}; 'ss -tanp' shows who has the port");
-        return ExitCode::FAILURE;
+        return failed(&format!(
+            "the demo's clients arrive at {LISTEN}, and {error}; 'ss -tanp' shows who has the port"
+        ));
     }
     match NAMES.iter().map(|name| start_server(name).map(|address| (*name, address))).collect::<Result<Vec<_>, _>>() {
         Ok(backends) => {
             let admin_socket = admin::user_socket();
             let page = free_address();
-            // Who has closed standard output still has the demo.
-            let _ = introduce(&mut io::stdout(), &backends, &admin_socket, page);
+            introduce(&backends, &admin_socket, page);
             serve(Program {
                 config: config(&backends, page),
                 source: ConfigFile::new(None, None),
@@ -58,10 +62,7 @@ pub(super) fn run(_: &Arguments) -> ExitCode {
                 announce_sessions: true,
             })
         }
-        Err(error) => {
-            eprintln!("error: cannot start a sample server: {error}");
-            ExitCode::FAILURE
-        }
+        Err(error) => failed(&format!("cannot start a sample server: {error}")),
     }
 }
 
@@ -71,7 +72,18 @@ fn free_address() -> Option<SocketAddr> {
     [PAGE_PORT, 0].into_iter().find_map(|port| bind(port).ok()?.local_addr().ok())
 }
 
-fn introduce(
+/// Says what there is to try. Who has closed standard output, or does not read it, still has the demo.
+fn introduce(servers: &[(&'static str, SocketAddr)], admin_socket: &Path, page: Option<SocketAddr>) {
+    let mut text = Vec::new();
+    // Writing to memory does not fail.
+    let _ = introduction(&mut text, servers, admin_socket, page);
+    if let Ok(thread) = WriterThread::start("introduction", move || drop(io::stdout().write_all(&text))) {
+        // Mostly it is above the first line of the log.
+        thread.end("what there is to try", PATIENCE);
+    }
+}
+
+fn introduction(
     out: &mut impl Write,
     servers: &[(&str, SocketAddr)],
     admin_socket: &Path,

@@ -32,6 +32,8 @@ use signal_hook::flag;
 use crate::app::{self, Program};
 use crate::config::{self, Loaded};
 use crate::duration;
+use crate::observe::stderr;
+use crate::visible;
 
 /// The place of the configuration where neither `--config` nor `BALANCER_CONFIG` names one.
 const DEFAULT_CONFIG: &str = "/etc/balancer/balancer.yaml";
@@ -99,8 +101,13 @@ fn serve(program: Program) -> ExitCode {
 
 /// The last line on standard error: why, and what to do.
 fn failed(error: &dyn std::fmt::Display) -> ExitCode {
-    eprintln!("error: {error:#}");
+    complain(&format!("error: {error:#}"));
     ExitCode::FAILURE
+}
+
+/// Says something on standard error, in its place among the lines of the log where there is one.
+fn complain(text: &str) {
+    stderr::say(format!("{}\n", visible::lines(text)).as_bytes());
 }
 
 /// Prints a document; a reader that has seen enough (`| head`) is no error.
@@ -186,7 +193,7 @@ impl ConfigFile {
     fn load(&self) -> Result<Loaded, ExitCode> {
         let path = self.resolve();
         config::load(&path).map_err(|report| {
-            eprintln!("{report}\nerror: {}", report.conclusion_at_start());
+            complain(&format!("{report}\nerror: {}", report.conclusion_at_start()));
             ExitCode::FAILURE
         })
     }

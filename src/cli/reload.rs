@@ -28,7 +28,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let answer: ReloadAnswer = arguments.target.order("/v1/reload", &request, PATIENCE)?;
     match answer.error {
         None => {
-            answer.warnings.iter().for_each(|line| eprintln!("{line}"));
+            answer.warnings.iter().for_each(|line| super::complain(line));
             let mut lines = answer.changes.join("\n");
             if lines.is_empty() {
                 lines.push_str("nothing has changed");

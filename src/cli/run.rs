@@ -18,7 +18,11 @@ pub(super) struct Arguments {
 
 /// Exits 0 after an orderly stop.
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
-    log::init();
+    // To the end of the process: the last lines are written then.
+    let _log = match log::start() {
+        Ok(log) => log,
+        Err(code) => return code,
+    };
     let loaded = match arguments.config.load() {
         Ok(loaded) => loaded,
         Err(code) => return code,

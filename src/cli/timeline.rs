@@ -80,10 +80,10 @@ fn events(arguments: &Arguments, since: Timestamp) -> anyhow::Result<Vec<Event>>
     match ask(arguments, socket.as_ref().unwrap_or(&arguments.target))? {
         Ok(events) => Ok(events),
         Err(error) => {
-            eprintln!("{error:#}");
+            super::complain(&format!("{error:#}"));
             let directory = config.and_then(|config| config.state).unwrap_or_else(|| Config::STATE.into());
             let events = read(&directory, since).context("no file either; name a directory with --state")?;
-            eprintln!("this is what is on disk in {}", directory.display());
+            super::complain(&format!("this is what is on disk in {}", directory.display()));
             Ok(events)
         }
     }
@@ -109,7 +109,7 @@ fn configuration(arguments: &Arguments) -> anyhow::Result<Option<Config>> {
     }
     let loaded = config::load(&path);
     loaded.map(|loaded| Some(loaded.config)).map_err(|report| {
-        eprintln!("{report}");
+        super::complain(&report.to_string());
         anyhow!("{} does not say where the timeline is: mend it, or name a directory with --state", path.display())
     })
 }

@@ -22,8 +22,10 @@ macro_rules! named {
 pub mod access_log;
 pub mod condition;
 pub mod counters;
+mod line_writer;
 pub mod redundancy;
 pub(crate) mod regular_file;
 pub mod running;
+pub mod stderr;
 pub mod timeline;
 pub(crate) mod writer_thread;

@@ -3,7 +3,7 @@
 //! covers: src/cli/demo, src/cli/log, src/cli/run
 
 use std::fs::File;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::harness::{Kills, Machine, Namespaces, PATIENCE, Side, Tool, run, wait_until};
+use crate::harness::{Kills, Machine, Namespaces, PATIENCE, Side, Tool, full_pipe, run, wait_until};
 
 const FRONT: &str = "127.0.0.1:8080";
 
@@ -23,6 +23,10 @@ struct Demo {
 
 impl Demo {
     fn start(side: &Side, out: impl FnOnce(&Path) -> Stdio) -> Self {
+        Self::start_with(side, out, |at| File::create(at.join("err")).expect("a file").into())
+    }
+
+    fn start_with(side: &Side, out: impl FnOnce(&Path) -> Stdio, err: impl FnOnce(&Path) -> Stdio) -> Self {
         let directory = tempfile::Builder::new().prefix("balancer-").tempdir().expect("a directory");
         let runtime = directory.path().join("run");
         std::fs::create_dir(&runtime).expect("a directory");
@@ -33,7 +37,7 @@ impl Demo {
         command.args(["--reuid=61003", "--regid=61003", "--clear-groups"]).arg(program).arg("demo");
         command.env("XDG_RUNTIME_DIR", runtime).stdin(Stdio::null());
         command.stdout(out(directory.path()));
-        command.stderr(File::create(directory.path().join("err")).expect("a file"));
+        command.stderr(err(directory.path()));
         let child = side.run(|| command.spawn().expect("starting the demo"));
         Self { child: Kills(child), directory }
     }
@@ -102,6 +106,22 @@ fn the_demo_goes_on_where_nobody_reads_what_it_prints() {
     assert!(curl(namespaces.near(), FRONT).starts_with("web-0"));
     demo.child.process().signal(Signal::INT);
     assert_eq!(demo.child.wait(Duration::from_secs(3)).0.code(), Some(0));
+    drop(machine);
+}
+
+#[test]
+fn the_demo_goes_on_where_its_output_is_read_by_nobody_who_keeps_it_open() {
+    let machine = Machine::shared();
+    let namespaces = Namespaces::new();
+    let (_out, stdout) = full_pipe();
+    let (_err, stderr) = full_pipe();
+    let mut demo = Demo::start_with(namespaces.near(), |_| stdout.into(), |_| stderr.into());
+    let front: SocketAddr = FRONT.parse().expect("an address");
+    let answers = || namespaces.near().run(|| TcpStream::connect(front).is_ok());
+    wait_until("the demo serves", PATIENCE, answers);
+    assert!(curl(namespaces.near(), FRONT).starts_with("web-0"));
+    demo.child.process().signal(Signal::INT);
+    assert_eq!(demo.child.wait(PATIENCE).0.code(), Some(0));
     drop(machine);
 }
 

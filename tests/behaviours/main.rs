@@ -24,6 +24,7 @@ mod keeping;
 mod latency;
 mod limits;
 mod local_faults;
+mod logging;
 mod maintenance;
 mod manager;
 mod packets;

@@ -1,12 +1,13 @@
 //! The thread that writes: gathers lines, writes them whole, opens the file anew, and goes on after a fault.
 
 use std::fs::File;
-use std::io::{self, Write};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
 use super::{Message, Shared, Target};
+use crate::observe::line_writer::{LineWriter, Lost};
+use crate::observe::stderr;
 
 /// Bytes gathered before they are written even though more lines wait.
 const FULL: usize = 64 << 10;
@@ -19,7 +20,7 @@ const WARN_PAUSE: Duration = Duration::from_secs(1);
 
 /// Writes until the queue's owner says stop and the queue is empty, or nobody is left who could record.
 pub(super) fn run(target: Target, file: File, records: &Receiver<Message>, shared: &Shared) {
-    let mut output = Output { target, file, lines: String::new(), since: None, cut: false, warned: None };
+    let mut output = Output::new(target, file);
     loop {
         if shared.reopen.swap(false, Ordering::AcqRel) {
             output.reopen(shared);
@@ -55,44 +56,35 @@ pub(super) fn run(target: Target, file: File, records: &Receiver<Message>, share
 
 struct Output {
     target: Target,
-    file: File,
+    file: LineWriter<File>,
     /// Lines not written yet, each with its end.
     lines: String,
     /// When the first of them came.
     since: Option<Instant>,
-    /// A fault has left half a line at the end of the file.
-    cut: bool,
     warned: Option<Instant>,
 }
 
 impl Output {
+    fn new(target: Target, file: File) -> Self {
+        Self { target, file: LineWriter::new(file, Some(LATEST)), lines: String::new(), since: None, warned: None }
+    }
+
     fn flush(&mut self, shared: &Shared) {
         self.since = None;
         if self.lines.is_empty() {
             return;
         }
-        if self.cut {
-            self.lines.insert(0, '\n');
-        }
-        let (written, outcome) = write_all(&mut self.file, self.lines.as_bytes());
-        if let Err(error) = outcome {
-            let lost = self.lost_from(written);
+        let turn = (self.target == Target::Stderr).then(stderr::turn);
+        let outcome = self.file.write(self.lines.as_bytes());
+        drop(turn);
+        if let Err(Lost { lines: lost, error }) = outcome {
             shared.dropped.fetch_add(lost, Ordering::Relaxed);
             if self.warned.is_none_or(|at| at.elapsed() >= WARN_PAUSE) {
                 self.warned = Some(Instant::now());
                 log::warn!("the access log cannot be written to {}: {error}; {lost} lines are lost", self.target);
             }
         }
-        if written > 0 {
-            self.cut = self.lines.as_bytes()[written - 1] != b'\n';
-        }
         self.lines.clear();
-    }
-
-    /// Lines of which nothing or not everything was written; the line end that closes a cut line is none.
-    fn lost_from(&self, written: usize) -> u64 {
-        let ends = self.lines.as_bytes()[written..].iter().filter(|&&byte| byte == b'\n').count();
-        (ends - usize::from(self.cut && written == 0)) as u64
     }
 
     fn reopen(&mut self, shared: &Shared) {
@@ -102,22 +94,8 @@ impl Output {
             return;
         }
         match self.target.open() {
-            Ok(file) => (self.file, self.cut) = (file, false),
+            Ok(file) => self.file = LineWriter::new(file, Some(LATEST)),
             Err(error) => log::warn!("{error}; lines go on to the file that is open"),
         }
     }
-}
-
-/// Writes as much as can be written, and says how much that was.
-fn write_all(file: &mut File, bytes: &[u8]) -> (usize, io::Result<()>) {
-    let mut written = 0;
-    while written < bytes.len() {
-        match file.write(&bytes[written..]) {
-            Ok(0) => return (written, Err(io::ErrorKind::WriteZero.into())),
-            Ok(count) => written += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return (written, Err(error)),
-        }
-    }
-    (written, Ok(()))
 }

@@ -393,7 +393,8 @@ fn spawn(setup: &Setup, subcommand: &str, log: &Arc<Mutex<Log>>) -> (Kills, Join
     }
     command.arg(subcommand).arg("--config").arg(setup.directory().join("balancer.yaml")).env("BALANCER_LOG", "info");
     command.envs(setup.environment.iter().map(|(name, value)| (name, value)));
-    command.stderr(Stdio::piped());
+    let copy = |descriptor: &OwnedFd| Stdio::from(descriptor.try_clone().expect("a second descriptor"));
+    command.stderr(setup.stderr.as_ref().map_or_else(Stdio::piped, copy));
     let mut spawn = || command.spawn().expect("starting the balancer");
     let mut child = match &setup.inside {
         Some(namespaces) => namespaces.near().run(spawn),

@@ -87,6 +87,11 @@ impl Machine {
         said
     }
 
+    /// Runs `balancer run` to its end: its exit code, and what it says on standard error.
+    pub(crate) fn end_of_run(&self, setup: &Setup) -> (Option<i32>, String) {
+        Balancer::ends(setup, "run")
+    }
+
     /// Runs `balancer check` on a configuration: its exit code, and what it says on standard error.
     pub(crate) fn check(&self, setup: &Setup) -> (Option<i32>, String) {
         Balancer::ends(setup, "check")

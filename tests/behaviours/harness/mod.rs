@@ -7,6 +7,7 @@ mod disk;
 mod load;
 mod machine;
 mod namespace;
+mod pipe;
 mod process;
 mod setup;
 mod socket;
@@ -23,6 +24,7 @@ pub(crate) use self::disk::Disk;
 pub(crate) use self::load::Load;
 pub(crate) use self::machine::{Machine, raise_descriptor_limit};
 pub(crate) use self::namespace::{NEAR, Namespaces, Side};
+pub(crate) use self::pipe::full_pipe;
 pub(crate) use self::process::{Kills, Process};
 pub(crate) use self::setup::Setup;
 pub(crate) use self::socket::{

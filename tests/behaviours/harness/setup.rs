@@ -19,6 +19,7 @@ pub(crate) struct Setup {
     pub(super) umask: Option<&'static str>,
     pub(super) environment: Vec<(String, String)>,
     pub(super) passed: Vec<OwnedFd>,
+    pub(super) stderr: Option<OwnedFd>,
     /// Its limits of descriptors, soft and hard.
     pub(super) descriptors: Option<(u64, u64)>,
     workers: u32,
@@ -53,6 +54,7 @@ impl Setup {
             umask: None,
             environment: Vec::new(),
             passed: Vec::new(),
+            stderr: None,
             descriptors: None,
             workers: 2,
             http: "",
@@ -165,6 +167,12 @@ impl Setup {
     /// Passes the balancer a listening socket as the service manager does; two at most.
     pub(crate) fn passed(mut self, listener: impl Into<OwnedFd>) -> Self {
         self.passed.push(listener.into());
+        self
+    }
+
+    /// Gives the balancer this as its standard error, which the harness else reads as its log.
+    pub(crate) fn stderr(mut self, stderr: impl Into<OwnedFd>) -> Self {
+        self.stderr = Some(stderr.into());
         self
     }
 
