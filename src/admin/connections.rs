@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::View;
+use super::long_answers::LongAnswers;
 use super::routes::{self, Access};
 
 /// The longest request line with all its headers, in bytes.
@@ -37,6 +38,7 @@ pub(super) struct Terms {
     pub(super) exchange: Duration,
     /// When the other end is dropped, nobody is waited for who has not asked.
     pub(super) ended: watch::Receiver<()>,
+    pub(super) long_answers: LongAnswers,
 }
 
 /// How far a connection is.
@@ -145,9 +147,8 @@ async fn exchange<S>(stream: S, terms: &Terms, access: Access, progress: &Progre
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let service = service_fn(|request| async {
-        Ok::<_, Infallible>(routes::answer(&terms.view, &access, request, progress).await)
-    });
+    let service =
+        service_fn(|request| async { Ok::<_, Infallible>(routes::answer(terms, &access, request, progress).await) });
     http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(terms.head)

@@ -7,6 +7,7 @@ mod endpoints;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod http;
+mod long_answers;
 mod metrics;
 mod page;
 mod peer_user;
@@ -33,6 +34,7 @@ use self::connections::{Connections, Terms};
 pub use self::disk::Disk;
 pub use self::endpoints::{Endpoints, Location, Sockets};
 pub use self::http::bind as bind_http;
+use self::long_answers::LongAnswers;
 use self::routes::Access;
 pub use self::routes::{
     BackendRequest, DrainRequest, ReloadAnswer, ReloadRequest, Said, TimelineAnswer, UpgradeAnswer,
@@ -137,14 +139,16 @@ impl Server {
         };
         let ((begin, begun), (stop, stopped)) = (oneshot::channel(), oneshot::channel());
         let (end, mut ended) = watch::channel(());
-        let terms = Terms { view, most: connections, head: HEAD, exchange, ended: ended.clone() };
+        let long_answers = LongAnswers::start()?;
+        let terms = Terms { view, most: connections, head: HEAD, exchange, ended: ended.clone(), long_answers };
         let thread = std::thread::Builder::new().name("admin".into()).spawn(move || {
             runtime.block_on(async {
                 if begun.await.is_err() {
                     return;
                 }
                 // Of their own, so that a flood on TCP takes no place of the socket's.
-                let connections = || Connections::new(terms.clone());
+                let connections =
+                    || Connections::new(Terms { long_answers: terms.long_answers.queue(), ..terms.clone() });
                 let (mut local, mut remote) = (connections(), connections());
                 let on_socket = local.accept(async || {
                     let (stream, _) = socket.accept().await?;

@@ -1,5 +1,6 @@
 //! What each path answers.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use super::connections::Progress;
+use super::connections::{Progress, Terms};
 use super::status::Status;
 use super::view::View;
 use super::{metrics, page, ready};
@@ -153,7 +154,7 @@ pub struct UpgradeAnswer {
 
 /// The answer to one request.
 pub(super) async fn answer(
-    view: &View,
+    terms: &Terms,
     access: &Access,
     request: Request<Incoming>,
     progress: &Progress,
@@ -188,11 +189,24 @@ pub(super) async fn answer(
         return too_large(format!("{path} takes no body"));
     }
     progress.asked.store(true, Ordering::Relaxed);
+    let view = Arc::clone(&terms.view);
+    let long = async |answer: Box<dyn FnOnce(&View) -> Response<Full<Bytes>> + Send>| {
+        terms.long_answers.put_together(move || answer(&view)).await.unwrap_or_else(too_busy)
+    };
+    let view = &terms.view;
     match path {
         PAGE => document(),
-        STATUS => json(StatusCode::OK, &Status::of(view).await),
-        TIMELINE => timeline(view, request.uri().query().unwrap_or_default()),
-        METRICS => respond(StatusCode::OK, metrics::CONTENT_TYPE, metrics::text(view).into()),
+        STATUS => {
+            let on_disk = view.disk.compare(&view.running.file.load_full()).await;
+            long(Box::new(move |view| json(StatusCode::OK, &Status::of(view, on_disk)))).await
+        }
+        TIMELINE => {
+            let query = request.uri().query().unwrap_or_default().to_owned();
+            long(Box::new(move |view| timeline(view, &query))).await
+        }
+        METRICS => {
+            long(Box::new(|view| respond(StatusCode::OK, metrics::CONTENT_TYPE, metrics::text(view).into()))).await
+        }
         READYZ => match ready::unready(&view.table.load(), view.running.is_stopping()) {
             lines if lines.is_empty() => ok(),
             lines => respond(StatusCode::SERVICE_UNAVAILABLE, TEXT, lines.into()),

@@ -232,10 +232,9 @@ pub struct Orphan {
 }
 
 impl Status {
-    /// The process as it is now.
-    pub(super) async fn of(view: &View) -> Self {
+    /// The process as it is now; `on_disk`: the configuration's file, as [`super::Disk`] has found it.
+    pub(super) fn of(view: &View, on_disk: Option<&'static str>) -> Self {
         let file = view.running.file.load_full();
-        let on_disk = view.disk.compare(&file).await;
         let table = view.table.load();
         let listening = view.running.listening.load();
         let reload = |last: &LastReload| ReloadStatus {

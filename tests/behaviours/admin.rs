@@ -8,11 +8,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::harness::{Backend, Balancer, Disk, Machine, PATIENCE, Setup, connect, exchange, program, run, wait_until};
+use crate::harness::{
+    Backend, Balancer, Disk, Machine, PATIENCE, Setup, connect, exchange, program, raise_descriptor_limit, run,
+    wait_until,
+};
 use crate::seeing::{ask, http};
 
 /// Either way in.
@@ -129,6 +132,59 @@ fn slow_truncated_oversized_and_malformed_requests_are_cut_off_and_everybody_els
     wait_until("no descriptor has leaked", PATIENCE, || balancer.process().descriptors() <= descriptors);
     exchange(&balancer.connect());
     balancer.await_no_session();
+    balancer.stop();
+}
+
+#[test]
+fn whoever_holds_connections_open_locks_nobody_out() {
+    const AT_ONCE: Duration = Duration::from_secs(1);
+    raise_descriptor_limit();
+    let machine = Machine::shared();
+    let names: Vec<_> = (0..300).map(|number| format!("a-backend-with-a-long-name-{number}")).collect();
+    let backend = Backend::echo();
+    // What is answered is longer than what the kernel takes for a client that reads nothing.
+    let setup = names.iter().fold(Setup::new().http(), |setup, name| setup.backend(name, backend.address));
+    let balancer = machine.start(setup);
+    let (http, socket) = (http(&balancer), balancer.socket());
+    let starts = [
+        "",
+        "GET /readyz HTTP/1.1\r\nHost: local",
+        "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "POST /v1/reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{",
+    ];
+    for start in starts {
+        let mut held = Vec::new();
+        for _ in 0..400 {
+            let mut ways = [Way::socket(&socket), Way::Tcp(connect(http))];
+            // Who has made room already is told so.
+            ways.iter_mut().for_each(|way| drop(way.write(start.as_bytes())));
+            held.push(ways);
+        }
+        // Others may use the machine: the best of a few attempts tells how long it takes.
+        let best = |what: &str, attempt: &dyn Fn()| {
+            let took = (0..5).map(|_| {
+                let begun = Instant::now();
+                attempt();
+                begun.elapsed()
+            });
+            let took = took.min().expect("a few attempts");
+            assert!(took < AT_ONCE, "{what} took {took:?} at best beside {start:?}");
+        };
+        best("/readyz", &|| assert!(ask(http, "GET", "/readyz").0.contains("200"), "{start:?}"));
+        // Long answers wait for one another.
+        let asks_long = start.contains("/metrics");
+        best("status", &|| {
+            assert!(asks_long || balancer.command(&["status", "--check", "web"]).0 == Some(0), "{start:?}")
+        });
+        let [one, other] = held.pop().expect("the last ones");
+        drop(held);
+        for mut way in [one, other] {
+            // Half a request is not waited for; whoever has sent a whole one may still read its answer.
+            let begun = Instant::now();
+            way.answer();
+            assert!(begun.elapsed() < Duration::from_secs(6), "{start:?}: {:?}", begun.elapsed());
+        }
+    }
     balancer.stop();
 }
 
