@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use thiserror::Error;
 
 use crate::admin::{self, View};
-use crate::config::{self, Config};
+use crate::config::{self, AdminSocket, Config};
 use crate::control::{
     self, Capacity, Control, Fleet, HandedOver, Invocation, Listeners, Parts, Predecessor, Signals, TooMany,
 };
@@ -33,8 +33,8 @@ pub struct Program {
     pub config: Config,
     /// Where it came from.
     pub source: ConfigFile,
-    /// The admin socket.
-    pub admin_socket: PathBuf,
+    /// The admin socket; `None`: there is none.
+    pub admin_socket: Option<PathBuf>,
     /// Log each new session.
     pub announce_sessions: bool,
 }
@@ -131,7 +131,7 @@ fn serve(program: Program, predecessor: Option<&Predecessor>, handed_over: Hande
     control::await_addresses(&config);
     let listeners = Listeners::new(workers, inherited, passed).map_err(system("take over the listeners"))?;
     let (requests, received_requests) = messages::admin_requests();
-    let location = admin::Location { socket: admin_socket, http: config.admin.http };
+    let location = admin::Location { socket: admin_socket, ..location(&config.admin) };
     let admin_socket_left = admin_socket_left.map(|(path, socket)| (SocketFile::left(&path), socket));
     let left = admin::Sockets { admin: admin_socket_left, http: http_left };
     let mut endpoints = admin::Endpoints::new(location, left, view, requests)?;
@@ -203,14 +203,27 @@ fn serve(program: Program, predecessor: Option<&Predecessor>, handed_over: Hande
     Ok(outcome?)
 }
 
+/// Where a configuration wants the administration interface.
+fn location(config: &config::Admin) -> admin::Location {
+    admin::Location { socket: admin_socket(config), http: config.http, hosts: config.hosts.clone() }
+}
+
+/// Where a configuration wants the admin socket; `None`: nowhere.
+pub fn admin_socket(config: &config::Admin) -> Option<PathBuf> {
+    match &config.socket {
+        AdminSocket::Default => Some(admin::default_socket()),
+        AdminSocket::At(path) => Some(path.clone()),
+        AdminSocket::None => None,
+    }
+}
+
 /// The administration interface in the control plane's hands.
 #[derive(Debug)]
 struct Administration(admin::Endpoints);
 
 impl control::Administration for Administration {
     fn prepare(&mut self, config: &config::Admin) -> Result<(), String> {
-        let socket = config.socket.clone().unwrap_or_else(admin::default_socket);
-        self.0.prepare(admin::Location { socket, http: config.http }).map_err(|error| error.to_string())
+        self.0.prepare(location(config)).map_err(|error| error.to_string())
     }
 
     fn is_lost(&self) -> bool {

@@ -108,7 +108,8 @@ fn every_key_means_what_it_says() {
     let seconds = std::time::Duration::from_secs;
     let Config { workers, drain, max_connections, admin, state, access_log, reload, services } = loaded.config;
     assert_eq!((workers, drain, max_connections), (number(4), seconds(90), number(20_000)));
-    assert_eq!(admin.socket.as_deref(), Some(Path::new("/run/balancer/admin.sock")));
+    assert_eq!(admin.socket.path(), Some(Path::new("/run/balancer/admin.sock")));
+    assert_eq!(admin.hosts, ["lb-1.example.com", "lb"]);
     assert_eq!(admin.http, Some(([127, 0, 0, 1], 9900).into()));
     assert_eq!(access_log, AccessLog::File("/var/log/balancer/access.log".into()));
     assert_eq!(state.as_deref(), Some(Path::new("/srv/balancer")));

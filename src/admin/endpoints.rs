@@ -13,10 +13,12 @@ use crate::sys::unix::SocketFile;
 /// Where the interface answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Location {
-    /// The Unix socket's path.
-    pub socket: PathBuf,
+    /// The Unix socket's path; `None`: there is none.
+    pub socket: Option<PathBuf>,
     /// The TCP listener; port 0 asks the kernel for a free one.
     pub http: Option<SocketAddr>,
+    /// The names under which that may be asked, beside addresses and `localhost`.
+    pub hosts: Vec<String>,
 }
 
 /// Sockets that listen already: another process has left them, or they are to be left to one.
@@ -127,10 +129,11 @@ impl Open {
         requests: &AdminRequests,
     ) -> Result<Self, BindError> {
         // First, as it tells whose the address is where another one runs already.
-        let server = match sockets.admin {
+        let server = match (&location.socket, sockets.admin) {
+            (None, _) => Server::without_socket(),
             // However its path is written. Where somebody has removed its file, nobody can come to the one that listens.
-            Some((file, socket)) if file.is_at(&location.socket) => Server::inherit(file.by(&location.socket), socket)?,
-            _ => Server::bind(&location.socket)?,
+            (Some(path), Some((file, socket))) if file.is_at(path) => Server::inherit(file.by(path), socket)?,
+            (Some(path), _) => Server::bind(path)?,
         };
         let http = match (location.http, sockets.http) {
             (Some(address), Some((same, socket))) if address == same => Some(socket.into()),
@@ -139,9 +142,9 @@ impl Open {
         if let Some(address) = http.as_ref().and_then(|http| http.local_addr().ok()) {
             log::info!("status and metrics on http://{address}, read-only");
         }
-        let server = server.with_http(http);
+        let server = server.with_http(http, location.hosts);
         let (admin, http) = server.duplicate().map_err(BindError::Duplicate)?;
-        let sockets = Sockets { admin: Some(admin), http: location.http.zip(http) };
+        let sockets = Sockets { admin, http: location.http.zip(http) };
         let serving = server.serve(Arc::clone(view), requests.clone()).map_err(BindError::Start)?;
         Ok(Self { serving, sockets })
     }

@@ -6,6 +6,7 @@ mod disk;
 mod endpoints;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod host;
 mod http;
 mod long_answers;
 mod metrics;
@@ -33,6 +34,7 @@ use tokio::sync::{oneshot, watch};
 use self::connections::{Connections, Terms};
 pub use self::disk::Disk;
 pub use self::endpoints::{Endpoints, Location, Sockets};
+use self::host::Hosts;
 pub use self::http::bind as bind_http;
 use self::long_answers::LongAnswers;
 use self::routes::Access;
@@ -58,15 +60,20 @@ const EXCHANGE: Duration = Duration::from_secs(5);
 /// At the end of the process: who has asked and takes no answer for so long gets none.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
 
-/// The administration socket, bound but not served yet: clients that come now wait.
+/// The sockets of the administration, bound but not served yet: clients that come now wait.
 #[derive(Debug)]
 pub struct Server {
-    socket: socket::Bound,
+    /// `None`: nothing can be ordered.
+    socket: Option<socket::Bound>,
     http: Option<std::net::TcpListener>,
+    hosts: Hosts,
     inherited: bool,
     connections: usize,
     exchange: Duration,
 }
+
+/// A Unix socket that listens.
+type FileAndSocket = (SocketFile, OwnedFd);
 
 /// The administration interface, ready to answer. Dropping it ends it, when those who have asked have their answers, and removes
 /// its socket. Who is connected and has not asked yet is not waited for.
@@ -79,7 +86,7 @@ pub struct Serving {
     /// Dropped: nobody is waited for who has not asked.
     end: Option<watch::Sender<()>>,
     thread: Option<JoinHandle<()>>,
-    /// `None`: another process has it now.
+    /// `None`: there is none, or another process has it now.
     socket: Option<SocketFile>,
 }
 
@@ -89,13 +96,19 @@ impl Server {
     /// # Errors
     /// Where another process answers there, something else is in the way, or the system refuses.
     pub fn bind(path: &Path) -> Result<Self, BindError> {
-        Ok(Self {
-            socket: socket::Bound::new(path)?,
+        Ok(Self { socket: Some(socket::Bound::new(path)?), ..Self::without_socket() })
+    }
+
+    /// No Unix socket.
+    pub fn without_socket() -> Self {
+        Self {
+            socket: None,
             http: None,
+            hosts: Hosts::default(),
             inherited: false,
             connections: CONNECTIONS,
             exchange: EXCHANGE,
-        })
+        }
     }
 
     /// A socket that listens already, because another process has left it.
@@ -106,23 +119,25 @@ impl Server {
         let listener = UnixStdListener::from(socket);
         let failed = |error| BindError::System { doing: "take over", path: file.path().into(), error };
         listener.set_nonblocking(true).map_err(failed)?;
-        let socket = socket::Bound { listener, file };
-        Ok(Self { socket, http: None, inherited: true, connections: CONNECTIONS, exchange: EXCHANGE })
+        Ok(Self { socket: Some(socket::Bound { listener, file }), inherited: true, ..Self::without_socket() })
     }
 
     /// The sockets once more, for another process: the Unix socket with its file, and the TCP listener.
     ///
     /// # Errors
     /// No descriptor is left.
-    pub fn duplicate(&self) -> io::Result<((SocketFile, OwnedFd), Option<OwnedFd>)> {
+    fn duplicate(&self) -> io::Result<(Option<FileAndSocket>, Option<OwnedFd>)> {
         let http = self.http.as_ref().map(|http| http.try_clone().map(OwnedFd::from)).transpose()?;
-        Ok(((self.socket.file.clone(), self.socket.listener.try_clone()?.into()), http))
+        let socket =
+            self.socket.as_ref().map(|bound| bound.listener.try_clone().map(|own| (bound.file.clone(), own.into())));
+        Ok((socket.transpose()?, http))
     }
 
-    /// Lets the GETs be asked on a TCP listener too (see [`bind_http`]); nothing there can change anything.
+    /// Lets the GETs be asked on a TCP listener too (see [`bind_http`]), by an address, as `localhost` or under one of these names;
+    /// nothing there can change anything.
     #[must_use]
-    pub fn with_http(self, http: Option<std::net::TcpListener>) -> Self {
-        Self { http, ..self }
+    pub fn with_http(self, http: Option<std::net::TcpListener>, hosts: Vec<String>) -> Self {
+        Self { http, hosts: hosts.into(), ..self }
     }
 
     /// Answers from `view`, and passes `requests` on, on a thread of its own: from [`Serving::begin`] on, until the result is
@@ -131,11 +146,12 @@ impl Server {
     /// # Errors
     /// What the system says when it gives no thread or no event queue.
     pub fn serve(self, view: Arc<View>, requests: AdminRequests) -> io::Result<Serving> {
-        let Self { socket: socket::Bound { listener, file }, http, inherited, connections, exchange } = self;
+        let Self { socket, http, hosts, inherited, connections, exchange } = self;
+        let (listener, file) = socket.map(|bound| (bound.listener, bound.file)).unzip();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (socket, http) = {
             let _inside = runtime.enter();
-            (UnixListener::from_std(listener)?, http.map(TcpListener::from_std).transpose()?)
+            (listener.map(UnixListener::from_std).transpose()?, http.map(TcpListener::from_std).transpose()?)
         };
         let ((begin, begun), (stop, stopped)) = (oneshot::channel(), oneshot::channel());
         let (end, mut ended) = watch::channel(());
@@ -151,16 +167,14 @@ impl Server {
                     || Connections::new(Terms { long_answers: terms.long_answers.queue(), ..terms.clone() });
                 let (mut local, mut remote) = (connections(), connections());
                 let on_socket = local.accept(async || {
-                    let (stream, _) = socket.accept().await?;
+                    let (stream, _) = accepted(&socket, UnixListener::accept).await?;
                     let by = peer_user::of(&stream);
                     Ok((stream, Access::Full(requests.clone(), by)))
                 });
-                let on_tcp = async {
-                    match &http {
-                        Some(http) => remote.accept(async || Ok((http.accept().await?.0, Access::ReadOnly))).await,
-                        None => std::future::pending().await,
-                    }
-                };
+                let on_tcp = remote.accept(async || {
+                    let (stream, _) = accepted(&http, TcpListener::accept).await?;
+                    Ok((stream, Access::ReadOnly(Arc::clone(&hosts))))
+                });
                 tokio::select! {
                     () = on_socket => {}
                     () = on_tcp => {}
@@ -178,7 +192,15 @@ impl Server {
             });
         })?;
         let (begin, stop, end, thread) = (Some(begin), Some(stop), Some(end), Some(thread));
-        Ok(Serving { begin, inherited, stop, end, thread, socket: Some(file) })
+        Ok(Serving { begin, inherited, stop, end, thread, socket: file })
+    }
+}
+
+/// The next client of a socket; nobody comes where there is none.
+async fn accepted<L, C>(listener: &Option<L>, accept: impl AsyncFn(&L) -> io::Result<C>) -> io::Result<C> {
+    match listener {
+        Some(listener) => accept(listener).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -200,7 +222,7 @@ impl Serving {
         if inherited {
             self.socket = None;
         }
-        drop(self.stop.take());
+        self.close();
     }
 
     /// Ends it when all who are connected now have asked and have their answers, or have had their time.

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::connections::{Progress, Terms};
+use super::host::{self, Hosts};
 use super::status::Status;
 use super::view::View;
 use super::{metrics, page, ready};
@@ -64,8 +65,8 @@ const JSON: &str = "application/json";
 pub(super) enum Access {
     /// Everything: the Unix socket, which the file system guards. What changes something goes here, by whom the socket names.
     Full(AdminRequests, String),
-    /// What changes nothing: the TCP listener, which anybody may reach.
-    ReadOnly,
+    /// What changes nothing, asked under an address, `localhost` or one of these names: the TCP listener, which anybody may reach.
+    ReadOnly(Hosts),
 }
 
 /// What `POST /v1/reload` takes; no body is all of it by default.
@@ -152,6 +153,9 @@ pub struct UpgradeAnswer {
     pub error: Option<String>,
 }
 
+/// Puts together an answer that takes its time.
+type LongAnswer = Box<dyn FnOnce(&View) -> Response<Full<Bytes>> + Send>;
+
 /// The answer to one request.
 pub(super) async fn answer(
     terms: &Terms,
@@ -159,17 +163,22 @@ pub(super) async fn answer(
     request: Request<Incoming>,
     progress: &Progress,
 ) -> Response<Full<Bytes>> {
+    if let Access::ReadOnly(hosts) = access
+        && let Err((code, why)) = host::check(&request, hosts)
+    {
+        return refuse(code, why);
+    }
     let path = request.uri().path();
     let reads = [Method::GET, Method::HEAD].contains(request.method());
     let change = CHANGES.contains(&path);
     match access {
-        Access::ReadOnly if !reads => {
+        Access::ReadOnly(_) if !reads => {
             return not_allowed(
                 "this listener is read-only: use GET here, and the admin socket for what changes anything".into(),
                 READ,
             );
         }
-        Access::ReadOnly if change => {
+        Access::ReadOnly(_) if change => {
             return not_allowed(format!("this listener is read-only: {path} is for the admin socket"), READ);
         }
         Access::Full(requests, by) if change && request.method() == Method::POST => {
@@ -190,7 +199,7 @@ pub(super) async fn answer(
     }
     progress.asked.store(true, Ordering::Relaxed);
     let view = Arc::clone(&terms.view);
-    let long = async |answer: Box<dyn FnOnce(&View) -> Response<Full<Bytes>> + Send>| {
+    let long = async |answer: LongAnswer| {
         terms.long_answers.put_together(move || answer(&view)).await.unwrap_or_else(too_busy)
     };
     let view = &terms.view;

@@ -78,7 +78,7 @@ pub enum BindError {
     #[error("{} must be a directory of this user with mode 0700: remove it, or set XDG_RUNTIME_DIR", .0.display())]
     NotPrivate(PathBuf),
     /// The system refused.
-    #[error("cannot {doing} {}: {error}; let this user write there, or name another admin.socket", .path.display())]
+    #[error("cannot {doing} {}: {error}; let this user write there, or name another admin.socket, or none (`admin: {{ socket: none }}`)", .path.display())]
     System {
         /// What was tried.
         doing: &'static str,

@@ -134,7 +134,7 @@ fn unreachable(socket: &Path, error: &io::Error) -> anyhow::Error {
     let socket = socket.display();
     match error.kind() {
         io::ErrorKind::NotFound => anyhow!(
-            "no balancer at {socket}: start it with `balancer run`, or say where it is with --socket or $BALANCER_SOCKET"
+            "no balancer at {socket}: start it with `balancer run`, or say where it is with --socket or $BALANCER_SOCKET; one with `admin: {{ socket: none }}` takes signals alone"
         ),
         io::ErrorKind::ConnectionRefused => {
             anyhow!("no balancer at {socket}: nobody answers on it any more; start it with `balancer run`")

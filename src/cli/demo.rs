@@ -58,7 +58,7 @@ pub(super) fn run(_: &Arguments) -> ExitCode {
             serve(Program {
                 config: config(&backends, page),
                 source: ConfigFile::new(None, None),
-                admin_socket,
+                admin_socket: Some(admin_socket),
                 announce_sessions: true,
             })
         }

@@ -5,8 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{log, serve};
-use crate::admin;
-use crate::app::Program;
+use crate::app::{self, Program};
 use crate::observe::running::ConfigFile;
 
 /// Balance in the foreground; logs to standard error
@@ -28,7 +27,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         Err(code) => return code,
     };
     loaded.warnings.lines().iter().for_each(|line| ::log::warn!("{line}"));
-    let admin_socket = loaded.config.admin.socket.clone().unwrap_or_else(admin::default_socket);
+    let admin_socket = app::admin_socket(&loaded.config.admin);
     let source = ConfigFile::new(Some(loaded.path), Some(loaded.sha256));
     serve(Program { config: loaded.config, source, admin_socket, announce_sessions: false })
 }

@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::client::Target;
 use crate::admin::TimelineAnswer;
-use crate::config::{self, Config};
+use crate::config::{self, AdminSocket, Config};
 use crate::duration;
 use crate::observe::timeline::{EVENTS, Event, file};
 
@@ -76,8 +76,12 @@ fn events(arguments: &Arguments, since: Timestamp) -> anyhow::Result<Vec<Event>>
     }
     let config = configuration(arguments)?;
     let named = config.as_ref().filter(|_| arguments.config.is_named());
-    let socket = named.and_then(|config| config.admin.socket.as_deref()).map(Target::at);
-    match ask(arguments, socket.as_ref().unwrap_or(&arguments.target))? {
+    let answer = match named.map(|config| &config.admin.socket) {
+        Some(AdminSocket::None) => Err(anyhow!("it has no admin socket (`admin: {{ socket: none }}`)")),
+        Some(AdminSocket::At(path)) => ask(arguments, &Target::at(path))?,
+        Some(AdminSocket::Default) | None => ask(arguments, &arguments.target)?,
+    };
+    match answer {
         Ok(events) => Ok(events),
         Err(error) => {
             super::complain(&format!("{error:#}"));

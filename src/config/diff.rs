@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Display;
 use std::net::SocketAddr;
 
-use super::{AccessLog, Backend, Balance, Config, Health, Listen, Probe, Service, WhenAllDown};
+use super::{AccessLog, AdminSocket, Backend, Balance, Config, Health, Listen, Probe, Service, WhenAllDown};
 use crate::duration;
 
 /// How many sessions are open with a service, or with one of its backends.
@@ -136,15 +136,22 @@ fn settings(lines: &mut Vec<String>, whose: &str, old: &[Setting], new: &[Settin
     }
 }
 
-fn of_process(config: &Config) -> [Setting; 6] {
+fn of_process(config: &Config) -> [Setting; 7] {
+    let socket = match &config.admin.socket {
+        AdminSocket::Default => "default".to_owned(),
+        AdminSocket::None => "none".to_owned(),
+        AdminSocket::At(path) => path.display().to_string(),
+    };
+    let hosts = config.admin.hosts.join(", ");
     let log = match &config.access_log {
         AccessLog::Off => "off".to_owned(),
         AccessLog::Stderr => "stderr".to_owned(),
         AccessLog::File(path) => path.display().to_string(),
     };
     [
-        ("admin.socket", or("default", config.admin.socket.as_ref().map(|path| path.display()))),
+        ("admin.socket", socket),
         ("admin.http", or("none", config.admin.http)),
+        ("admin.hosts", format!("[{hosts}]")),
         ("access_log", log),
         ("drain", duration::format(config.drain)),
         ("max_connections", or("auto", config.max_connections)),

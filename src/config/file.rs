@@ -7,7 +7,7 @@ use super::report::{Place, Problem, did_you_mean};
 use super::sections::{self, entries};
 use super::tree::{Node, Value, quoted};
 use super::values::Taken;
-use super::{AccessLog, Admin, Balance, Config, Connect, Health, Listen, Queue, Reload, Service, Timeouts, address};
+use super::{AccessLog, Balance, Config, Connect, Health, Listen, Queue, Reload, Service, Timeouts, address};
 
 /// No deadline is longer: a year.
 const LONGEST: Duration = Duration::from_secs(8760 * 3600);
@@ -76,23 +76,6 @@ impl Reader<'_> {
         };
         let guard = section.get("guard").and_then(|node| self.parsed(node, due, share));
         guard.map_or_else(Reload::default, |guard| Reload { guard })
-    }
-
-    fn admin(&mut self, node: Option<&Node>) -> Admin {
-        let Some(node) = node else { return Admin::default() };
-        let section = self.section(node, &sections::ADMIN);
-        let socket = section.get("socket").and_then(|node| {
-            let path = self.parsed(node, "the path of a Unix socket is due here", address::unix_path)?;
-            self.take(&Listen::Unix(path.clone()), "the admin socket", node.used);
-            Some(path)
-        });
-        let http = section.get("http").and_then(|node| {
-            let address =
-                self.parsed(node, "an address and a port are due here, such as 127.0.0.1:9900", address::tcp)?;
-            self.take(&Listen::Tcp(address), "`admin.http`", node.used);
-            Some(address)
-        });
-        Admin { socket, http }
     }
 
     fn services(&mut self, node: &Node) -> Vec<Service> {

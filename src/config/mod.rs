@@ -1,6 +1,7 @@
 //! The configuration, valid by construction: what `file` parsed, checked once, so that nothing behind it checks again.
 
 mod address;
+mod admin;
 mod backends;
 mod checks;
 pub mod diff;
@@ -21,6 +22,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use admin::{Admin, AdminSocket};
 pub use health::{ExpectProbe, Health, HttpProbe, Probe, WhenAllDown};
 pub use load::{Loaded, load};
 pub use report::Report;
@@ -64,15 +66,6 @@ impl Default for Reload {
     fn default() -> Self {
         Self { guard: 50 }
     }
-}
-
-/// The administration interface.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Admin {
-    /// The Unix socket's path; `None`: the default place.
-    pub socket: Option<PathBuf>,
-    /// The TCP address of the read-only part; `None`: there is none. Port 0 asks the kernel for a free one.
-    pub http: Option<SocketAddr>,
 }
 
 /// Where one line a session goes.

@@ -26,7 +26,7 @@ pub(super) const FILE: Kind = Kind {
     name: "the top level",
     keys: &["workers", "drain", "max_connections", "admin", "state", "access_log", "reload", "services"],
 };
-pub(super) const ADMIN: Kind = Kind { name: "`admin`", keys: &["socket", "http"] };
+pub(super) const ADMIN: Kind = Kind { name: "`admin`", keys: &["socket", "http", "hosts"] };
 pub(super) const RELOAD: Kind = Kind { name: "`reload`", keys: &["guard"] };
 pub(super) const SERVICE: Kind = Kind {
     name: "a service",

@@ -84,8 +84,8 @@ fn slow_truncated_oversized_and_malformed_requests_are_cut_off_and_everybody_els
     let starts = [
         "",
         "GET /v1/status HTTP/1.1\r\nX-Slow: ",
-        "POST /v1/reload HTTP/1.1\r\nHost: b\r\nContent-Length: 10000\r\n\r\n{",
-        "GET /metrics HTTP/1.1\r\nHost: b\r\n\r\n",
+        "POST /v1/reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000\r\n\r\n{",
+        "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n",
     ];
     let mut slow: Vec<(&str, Way)> =
         starts.iter().cycle().take(32).flat_map(|start| ways().map(|way| (*start, way))).collect();
@@ -185,6 +185,66 @@ fn whoever_holds_connections_open_locks_nobody_out() {
             assert!(begun.elapsed() < Duration::from_secs(6), "{start:?}: {:?}", begun.elapsed());
         }
     }
+    balancer.stop();
+}
+
+/// What the TCP side answers to a request.
+fn raw(http: SocketAddr, request: &str) -> String {
+    let mut way = Way::Tcp(connect(http));
+    way.write(request.as_bytes()).expect("asking");
+    way.answer()
+}
+
+#[test]
+fn the_tcp_side_is_asked_by_an_address_as_localhost_or_under_a_name_of_the_configuration() {
+    let machine = Machine::shared();
+    let backend = Backend::echo();
+    let balancer = machine.start(Setup::new().http().backend("a", backend.address));
+    let http = http(&balancer);
+    let get = |path: &str, host: &str| raw(http, &format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+    for host in ["127.0.0.1", "192.0.2.1:80", "[::1]:9900", "[2001:db8::1]", "localhost", "LOCALHOST.:9900"] {
+        assert!(get("/healthz", host).starts_with("HTTP/1.1 200"), "{host}");
+    }
+    let strangers = [
+        "evil.example",
+        "evil.example:9900",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+        "lb.example",
+        "user@localhost",
+        "",
+    ];
+    for path in ["/", "/v1/status", "/v1/timeline", "/metrics", "/healthz", "/readyz", "/nothing"] {
+        for host in strangers {
+            let answer = get(path, host);
+            assert!(answer.starts_with("HTTP/1.1 421"), "{path} {host}: {answer}");
+            assert!(answer.contains("admin.hosts") && answer.contains("localhost"), "what to do: {answer}");
+            assert!(!answer.contains("balancer_") && !answer.contains("127.0.0.1:"), "{answer}");
+        }
+    }
+    let request = |line: &str, headers: &str| raw(http, &format!("{line}\r\n{headers}\r\n"));
+    // The target may name a host, too: both are looked at.
+    let target = "GET http://evil.example/v1/status HTTP/1.1";
+    assert!(request(target, "Host: localhost\r\n").starts_with("HTTP/1.1 421"));
+    let target = "GET http://localhost:9900/healthz HTTP/1.1";
+    assert!(request(target, "Host: evil.example\r\n").starts_with("HTTP/1.1 421"));
+    assert!(request(target, "Host: localhost:9900\r\n").starts_with("HTTP/1.1 200"));
+    let line = "GET /healthz HTTP/1.1";
+    assert!(request(line, "").starts_with("HTTP/1.1 400"));
+    assert!(request(line, "Host: localhost\r\nHost: evil.example\r\n").starts_with("HTTP/1.1 400"));
+    // Health checks of other balancers send none; no browser does.
+    assert!(request("GET /healthz HTTP/1.0", "").starts_with("HTTP/1.0 200"));
+    assert!(request("GET /healthz HTTP/1.0", "Host: evil.example\r\n").starts_with("HTTP/1.0 421"));
+    balancer.edit("http: 127.0.0.1:0", "http: 127.0.0.1:0, hosts: [LB.Example.]");
+    balancer.reload();
+    for host in ["lb.example", "Lb.Example.:9900", "localhost"] {
+        assert!(get("/healthz", host).starts_with("HTTP/1.1 200"), "{host}");
+    }
+    assert!(get("/healthz", "evil.example").starts_with("HTTP/1.1 421"));
+    // Who may reach the Unix socket reads it anyway.
+    let mut way = Way::socket(&balancer.socket());
+    way.write(b"GET /healthz HTTP/1.1\r\nHost: whoever\r\n\r\n").expect("asking");
+    assert!(way.answer().starts_with("HTTP/1.1 200"));
     balancer.stop();
 }
 

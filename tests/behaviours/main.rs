@@ -27,6 +27,7 @@ mod local_faults;
 mod logging;
 mod maintenance;
 mod manager;
+mod no_admin_socket;
 mod packets;
 mod page;
 mod probing;

@@ -27,7 +27,7 @@ pub(crate) fn http(balancer: &Balancer) -> SocketAddr {
 /// A request to the TCP side: the status line, and all of the answer.
 pub(crate) fn ask(address: SocketAddr, method: &str, path: &str) -> (String, String) {
     let mut stream = connect(address);
-    write!(stream, "{method} {path} HTTP/1.1\r\nHost: balancer\r\nConnection: close\r\n\r\n").expect("asking");
+    write!(stream, "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("asking");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer");
     (answer.lines().next().unwrap_or_default().to_owned(), answer)

@@ -21,7 +21,7 @@ use super::wait::{PATIENCE, Stopwatch, Took, queued, wait_until};
 
 /// A process as /proc shows it.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Process(pub(super) u32);
+pub(crate) struct Process(pub(crate) u32);
 
 impl Process {
     /// Its number.
