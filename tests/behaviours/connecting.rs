@@ -210,9 +210,10 @@ fn where_clients_speak_first_a_silent_one_is_connected_only_a_moment_later_and_t
         }
         waits = [0, 1].map(|index| waits[index].min(silent_client()));
     }
-    // Left to the kernel, the first would wait for 200 ms.
+    // Left to the kernel, the first would wait for 200 ms. What the machine takes for the rest, both have: an emulated one, some
+    // tens of milliseconds.
     let moment = Duration::from_millis(10)..Duration::from_millis(150);
-    assert!(moment.contains(&waits[0]) && waits[1] < moment.start, "connected after {waits:?}");
+    assert!(moment.contains(&waits[0]) && waits[1] + moment.start < waits[0], "connected after {waits:?}");
     balancer.await_no_session();
     balancer.stop();
 }
