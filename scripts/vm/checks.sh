@@ -163,7 +163,7 @@ purge_leaves_nothing() {
 behaviours() {
   [[ -x tests/behaviours ]] || { echo "the tests were not built"; return 1; }
   # What counts on a clock is for a real machine; what passes bytes, ends and resets is the same here.
-  timeout 220 tests/behaviours --test-threads 1 relay:: ends:: resets:: balancing:: families:: connecting:: \
+  timeout 500 tests/behaviours --test-threads 1 relay:: ends:: resets:: balancing:: families:: connecting:: \
     >behaviours.txt 2>&1
   local code=$?
   grep '^test result' behaviours.txt | sed 's/^/VM   /'
